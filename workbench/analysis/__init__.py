@@ -1,0 +1,1 @@
+"""Pure functions on the tables of a run: intervals, gaps, attribution, work, roofline."""

@@ -1,0 +1,38 @@
+"""Every threshold of the diagnosis, with its reason. They are first choices, to be chosen anew on labelled runs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# A kernel whose grid covers less than half of the multiprocessors leaves most of the GPU empty.
+UNDERFILLED_COVERAGE: Final = 0.5
+# A kernel below one wave may still use every multiprocessor well (large GEMM tiles are one block each), so it counts
+# as under-filled only when it is also far from both ceilings.
+UNDERFILLED_WAVES: Final = 1.0
+UNDERFILLED_EFFICIENCY: Final = 0.25
+# A kernel shorter than twice an empty one spends most of its time starting and ending.
+SHORT_KERNEL_FACTOR: Final = 2.0
+
+# A class names the run when it holds at least this much of the time …
+LARGE_SHARE: Final = 0.40
+# … and leads the second by at least this much; otherwise the two are named together …
+CLEAR_LEAD: Final = 0.10
+# … if the two hold at least this much between them.
+LARGE_PAIR: Final = 0.50
+
+# How far a peak that was measured with one shape may be from what another shape can reach (standard deviation of the
+# logarithm): GEMM rates of library kernels vary by some ten per cent with the shape, and cache hits let kernels pass
+# the DRAM ceiling. Hardware counters that agree narrow it, counters that disagree or are missing do not.
+CEILING_SIGMA: Final = 0.25
+CEILING_SIGMA_CORROBORATED: Final = 0.10
+CEILING_SIGMA_CONTRADICTED: Final = 0.50
+CONFIDENCE_DRAWS: Final = 1000
+
+# A prediction and a hardware counter agree within this factor: compulsory traffic is a lower bound of DRAM traffic,
+# and a tensor pipe is "active" also while it waits for operands.
+COUNTER_FACTOR: Final = 2.0
+# Below this utilisation a counter says nothing about what holds the run back.
+COUNTER_FLOOR: Final = 0.05
+
+# Traced device time above the bare latency by more than this is said: the two passes saw different runs.
+BUSY_EXCESS: Final = 0.02

@@ -1,0 +1,1 @@
+"""Fills a run folder; light enough for a bare GPU host."""

@@ -1,0 +1,113 @@
+"""How inputs reach the model and outputs leave it: one callable per binding, the same call in every pass."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.capture.feeds import Feeds
+from workbench.config import RunConfig
+from workbench.errors import OutOfMemoryError, SourceError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Call = Callable[[], Any]
+_GRAPH_ID: Final = "gpu_graph_id"
+
+
+def bind(
+    session: ort.InferenceSession, feeds: Feeds, config: RunConfig, device: str, options: ort.RunOptions | None
+) -> Call:
+    """A callable without arguments that runs the model once and returns when its outputs are ready.
+
+    `numpy`: `session.run` on NumPy arrays. `device`: inputs and outputs stay on the device; ONNX Runtime allocates
+    the outputs, except under a CUDA graph, which needs fixed addresses. `pinned`: page-locked host arrays.
+    """
+    if config.binding == "numpy" or (config.binding == "pinned" and device == "cpu"):
+        names = [output.name for output in session.get_outputs()]
+        return lambda: session.run(names, feeds, options)
+    if config.binding == "pinned":
+        return _pinned(session, feeds, options)
+    return _on_device(session, feeds, config, device, options)
+
+
+def _on_device(
+    session: ort.InferenceSession, feeds: Feeds, config: RunConfig, device: str, options: ort.RunOptions | None
+) -> Call:
+    where = (device, config.cuda.device_id if device == "cuda" else 0)
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_ortvalue_input(name, _to_device(array, *where))
+    for output in session.get_outputs():
+        binding.bind_output(output.name, *where)
+    if config.cuda_graph and device == "cuda":
+        _fix_output_addresses(session, binding)
+    return lambda: session.run_with_iobinding(binding, options)
+
+
+def _to_device(array: NDArray[Any], device: str, device_id: int) -> ort.OrtValue:
+    import onnx
+    import onnxruntime as ort
+
+    if array.dtype.name != "bfloat16":
+        return ort.OrtValue.ortvalue_from_numpy(array, device, device_id)
+    kind = onnx.TensorProto.BFLOAT16
+    value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, kind, device, device_id)
+    host = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), kind)
+    ort.copy_tensors([host], [value])
+    return value
+
+
+def _fix_output_addresses(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
+    """Run once without capture, to learn the outputs' shapes, and keep those buffers bound."""
+    import onnxruntime as ort
+
+    eager = ort.RunOptions()
+    eager.add_run_config_entry(_GRAPH_ID, "-1")
+    session.run_with_iobinding(binding, eager)
+    values = binding.get_outputs()
+    binding.clear_binding_outputs()
+    for output, value in zip(session.get_outputs(), values, strict=True):
+        binding.bind_ortvalue_output(output.name, value)
+
+
+def _pinned(session: ort.InferenceSession, feeds: Feeds, options: ort.RunOptions | None) -> Call:
+    import onnxruntime as ort
+
+    binding = session.io_binding()
+    kept = []
+    for name, array in feeds.items():
+        kept.append(_page_lock(array.copy()))
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(kept[-1]))
+    shapes = [array.shape for array in session.run(None, feeds, options)]
+    for output, shape in zip(session.get_outputs(), shapes, strict=True):
+        empty = np.zeros(shape, _numpy_type(output.type))
+        kept.append(_page_lock(empty))
+        binding.bind_ortvalue_output(output.name, ort.OrtValue.ortvalue_from_numpy(empty))
+    # The default argument keeps the page-locked arrays alive as long as the callable.
+    return lambda _kept=kept: session.run_with_iobinding(binding, options)  # type: ignore[misc]
+
+
+def _numpy_type(ort_type: str) -> np.dtype[Any]:
+    name = ort_type.removeprefix("tensor(").removesuffix(")")
+    return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
+
+
+def _page_lock(array: NDArray[Any]) -> NDArray[Any]:
+    """Page-lock the array's memory with cuMemHostRegister (CUDA driver API); raises `OutOfMemoryError`."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        raise SourceError("Binding 'pinned' needs the CUDA driver's libcuda.so.1: use binding 'numpy'.") from None
+    if array.nbytes:
+        result = driver.cuMemHostRegister_v2(ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes), 0)
+        if result:
+            raise OutOfMemoryError(
+                f"{array.nbytes} bytes cannot be page-locked (CUDA error {result}): raise the limit or bind 'numpy'."
+            )
+    return array

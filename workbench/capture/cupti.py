@@ -1,0 +1,135 @@
+"""Records device work and CUDA calls of this process through CUPTI, for machines without Nsight Systems.
+
+CUPTI hands over buffers of records on a thread of its own; they are copied into columns there, because a record's
+memory is reused. Only calls that put work on a stream, wait, or allocate are kept: the rest is noise by count.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import TracebackType
+from typing import Any, Final, Self
+
+import pyarrow as pa
+
+from workbench.errors import SourceError
+from workbench.runs.nsight import COPY_KINDS, plain_api_name
+
+BUFFER_BYTES: Final = 8 << 20
+_MEMORY: Final = {1: "pageable", 2: "pinned", 3: "device", 4: "array", 5: "managed", 6: "device", 7: "managed"}
+_SYNCS: Final = {1: "event", 2: "stream_wait_event", 3: "stream", 4: "context"}
+_KINDS: Final = (
+    "CONCURRENT_KERNEL", "MEMCPY", "MEMCPY2", "MEMSET", "RUNTIME", "DRIVER", "SYNCHRONIZATION", "GRAPH_TRACE",
+)  # fmt: skip
+# Runtime calls that are kept although no device work carries their correlation id.
+_KEPT_WORDS: Final = ("Synchronize", "Malloc", "Free", "HostAlloc", "HostRegister", "GraphLaunch", "GraphInstantiate")
+
+
+def cupti_problem() -> str:
+    """Why CUPTI cannot be used here, or an empty string."""
+    try:
+        importlib.import_module("cupti.cupti")
+    except Exception as error:
+        return f"cupti-python does not load ({type(error).__name__}: {error}): install 'ort-workbench[gpu]'"
+    return ""
+
+
+class CuptiTrace:
+    """Context manager: records while open; `tables()` afterwards. Start it before the CUDA context is made.
+
+    Raises `SourceError` when CUPTI refuses, for instance because another profiler holds the process.
+    """
+
+    def __init__(self) -> None:
+        problem = cupti_problem()
+        if problem:
+            raise SourceError(f"{problem}.")
+        self._cupti = importlib.import_module("cupti.cupti")
+        self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _FIELDS}
+        self._kinds = [getattr(self._cupti.ActivityKind, name) for name in _KINDS]
+        self._runtime_names = {int(c): c.name for c in self._cupti.runtime_api_trace_cbid}
+        self._driver_names = {int(c): c.name for c in self._cupti.driver_api_trace_cbid}
+
+    def __enter__(self) -> Self:
+        try:
+            self._cupti.set_thread_id_type(self._cupti.ActivityThreadIdType.SYSTEM)
+            self._cupti.activity_register_callbacks(lambda: (BUFFER_BYTES, 0), self._take)
+            for kind in self._kinds:
+                self._cupti.activity_enable(int(kind))
+        except self._cupti.cuptiError as error:
+            raise SourceError(f"CUPTI refused to trace ({error}): end other profilers, or run as root.") from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self._cupti.activity_flush_all(1)
+        for each in self._kinds:
+            self._cupti.activity_disable(int(each))
+
+    def _take(self, records: list[Any]) -> None:
+        kinds, rows = self._cupti.ActivityKind, self._rows
+        for r in records:
+            kind = r.kind
+            if kind in (kinds.RUNTIME, kinds.DRIVER):
+                rows["calls"].append((r.start, r.end, r.thread_id, r.cbid, kind == kinds.RUNTIME, r.correlation_id))
+            elif kind == kinds.CONCURRENT_KERNEL:
+                rows["kernels"].append(
+                    (r.start, r.end, r.device_id, r.stream_id, r.correlation_id, r.graph_node_id or None, r.name, r.grid_x,
+                     r.grid_y, r.grid_z, r.block_x, r.block_y, r.block_z, r.registers_per_thread,
+                     r.static_shared_memory, r.dynamic_shared_memory)
+                )  # fmt: skip
+            elif kind in (kinds.MEMCPY, kinds.MEMCPY2):
+                rows["copies"].append(
+                    (r.start, r.end, r.device_id, r.stream_id, r.correlation_id, r.graph_node_id or None,
+                     COPY_KINDS.get(int(r.copy_kind), f"other {int(r.copy_kind)}"), r.bytes,
+                     _MEMORY.get(int(r.src_kind)), _MEMORY.get(int(r.dst_kind)))
+                )  # fmt: skip
+            elif kind == kinds.MEMSET:
+                rows["memsets"].append(
+                    (r.start, r.end, r.device_id, r.stream_id, r.correlation_id, r.graph_node_id or None, r.bytes)
+                )
+            elif kind == kinds.GRAPH_TRACE:
+                rows["graphs"].append((r.start, r.end, r.device_id, r.stream_id, r.correlation_id, r.graph_id))
+            elif kind == kinds.SYNCHRONIZATION:
+                rows["syncs"].append((r.start, r.end, _SYNCS.get(int(r.type)), r.stream_id, r.correlation_id))
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Tables `kernels`, `copies`, `memsets`, `graphs`, `launches`, `syncs`, without `pass` and `call`."""
+        tables = {
+            name: pa.table(dict(zip(fields, map(list, zip(*self._rows[name], strict=True)), strict=True)))
+            for name, fields in _FIELDS.items()
+            if name != "calls" and self._rows[name]
+        }
+        tables["launches"] = self._launches(tables)
+        return tables
+
+    def _launches(self, tables: dict[str, pa.Table]) -> pa.Table:
+        device_work: set[int] = set()
+        for name in ("kernels", "copies", "memsets", "graphs"):
+            if name in tables:
+                device_work.update(tables[name]["correlation"].to_pylist())
+        by_runtime = {row[5] for row in self._rows["calls"] if row[4] and row[5] in device_work}
+        kept: list[tuple[Any, ...]] = []
+        for start, end, thread, cbid, is_runtime, correlation in self._rows["calls"]:
+            name = plain_api_name((self._runtime_names if is_runtime else self._driver_names).get(cbid, f"call {cbid}"))
+            # The driver call inside a runtime call carries the same correlation id: the outer one is the launch.
+            works = correlation in device_work and (is_runtime or correlation not in by_runtime)
+            if works or (is_runtime and any(word in name for word in _KEPT_WORDS)):
+                kept.append((start, end, thread, name, correlation))
+        columns = zip(*kept, strict=True) if kept else ((),) * 5
+        return pa.table(
+            dict(zip(("start_ns", "end_ns", "thread", "name", "correlation"), map(list, columns), strict=True))
+        )
+
+
+_DEVICE: Final = ("start_ns", "end_ns", "device", "stream", "correlation", "graph_node")
+_FIELDS: Final[dict[str, tuple[str, ...]]] = {
+    "calls": (),
+    "kernels": (
+        *_DEVICE, "name", "grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z", "registers",
+        "static_shared_bytes", "dynamic_shared_bytes",
+    ),
+    "copies": (*_DEVICE, "kind", "bytes", "source", "target"),
+    "memsets": (*_DEVICE, "bytes"),
+    "graphs": (*_DEVICE[:5], "graph"),
+    "syncs": ("start_ns", "end_ns", "kind", "stream", "correlation"),
+}  # fmt: skip

@@ -1,0 +1,166 @@
+"""How long a call takes: the bare measuring loop, when to stop it, and where the warm-up ends."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import nvtx
+from numpy.typing import NDArray
+
+from workbench.config import Budget
+
+Series = NDArray[np.int64]
+
+SPIKE_QUANTILE: Final = 0.95  # a lone slow call says nothing about warm-up: values above are clipped to this quantile
+UNSTABLE_SPREAD: Final = 0.025  # of the median, between the halves of a series; trtexec warns at the same 2.5 %
+FEWEST_CALLS: Final = 3  # measured, however long they take
+FIRST_BLOCK: Final = 10
+BLOCK_GROWTH: Final = 1.5  # each further block is half as long as all before, so that checking costs little
+
+
+class Interval(NamedTuple):
+    """A median and its 95 % confidence interval, in nanoseconds."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half the interval's width as a fraction of the median."""
+        return (self.high - self.low) / 2 / self.median if self.median else math.inf
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All calls in order: `starts_ns` (Unix epoch), `durations_ns`; those before `warmup` are warm-up."""
+
+    starts_ns: Series
+    durations_ns: Series
+    warmup: int
+    interval: Interval
+    stopped_by: str
+    notes: list[str]
+
+
+def median_interval(durations_ns: NDArray[Any]) -> Interval:
+    """Median with the distribution-free 95 % interval from binomial order statistics, normal approximation.
+
+    Source: W. J. Conover, Practical Nonparametric Statistics, confidence interval for a quantile (p = 1/2). With
+    fewer than 6 values no interval reaches 95 %, so the whole range is given.
+    """
+    ordered = np.sort(durations_ns)
+    n = len(ordered)
+    median = float(np.median(ordered))
+    if n < 6:
+        return Interval(median, float(ordered[0]), float(ordered[-1]))
+    half = 1.96 * math.sqrt(n) / 2
+    low = max(math.floor(n / 2 - half) - 1, 0)
+    high = min(math.ceil(n / 2 + half), n - 1)
+    return Interval(median, float(ordered[low]), float(ordered[high]))
+
+
+def warmup_length(durations_ns: NDArray[Any]) -> int:
+    """How many calls at the start to leave out: the truncation that minimises the standard error of the rest.
+
+    MSER, marginal standard error rule (K. P. White, 1997, Simulation 69(6)): argmin over d of var(x[d:]) / (n - d),
+    d at most n / 2. Spikes are clipped at a quantile first, because the rule works on means.
+    durations_ns: int64[n]. The first call is always left out (cold).
+    """
+    n = len(durations_ns)
+    if n < 3:
+        return min(1, n - 1) if n else 0
+    values = np.minimum(durations_ns, np.quantile(durations_ns, SPIKE_QUANTILE)).astype(np.float64)
+    values -= values.mean()
+    counts = np.arange(n, 0, -1)
+    tail_sum = np.cumsum(values[::-1])[::-1]
+    tail_squares = np.cumsum((values**2)[::-1])[::-1]
+    error = np.maximum(tail_squares - tail_sum**2 / counts, 0.0) / counts.astype(np.float64) ** 2
+    return int(1 + np.argmin(error[1 : n // 2 + 1]))
+
+
+def measure(
+    call: Callable[[], object],
+    budget: Budget,
+    *,
+    epoch_offset_ns: int,
+    first_ns: tuple[int, int],
+    progress: Callable[[float], None],
+) -> Measured:
+    """Call until the median is known well enough, or the budget is spent.
+
+    epoch_offset_ns: added to `time.perf_counter_ns()` gives Unix time. first_ns: (start, duration) of the cold call,
+    made before. progress: called now and then with how much of the budget is used, 0..1.
+    """
+    starts, durations = [first_ns[0]], [first_ns[1]]
+    begun = time.perf_counter_ns()
+    limit_ns = int(budget.seconds * 1e9)
+    while True:
+        size = max(FIRST_BLOCK, int(len(durations) * (BLOCK_GROWTH - 1)))
+        size = min(size, budget.max_calls + 1 - len(durations))
+        timed_calls(call, size, starts, durations, epoch_offset_ns, begun + limit_ns)
+        series = np.array(durations, np.int64)
+        warmup = warmup_length(series)
+        interval = median_interval(series[warmup:])
+        spent = (time.perf_counter_ns() - begun) / limit_ns
+        enough = len(durations) - warmup >= budget.min_calls
+        progress(min(1.0, spent))
+        if enough and interval.relative_half_width <= budget.relative_ci:
+            stopped_by = "precise"
+        elif len(durations) > budget.max_calls:
+            stopped_by = "max calls"
+        elif spent >= 1 and len(durations) - warmup >= FEWEST_CALLS:
+            stopped_by = "budget"
+        else:
+            continue
+        notes = _notes(series, warmup, interval, budget)
+        return Measured(np.array(starts, np.int64), series, warmup, interval, stopped_by, notes)
+
+
+def timed_calls(
+    call: Callable[[], object],
+    count: int,
+    starts: list[int],
+    durations: list[int],
+    epoch_offset_ns: int,
+    deadline_ns: int,
+) -> None:
+    """Time `count` calls one by one, each in an NVTX range; nothing but the call lies between the clock readings.
+
+    Appends Unix-epoch starts and durations, in nanoseconds, and ends early after the call that passes the deadline
+    (on the clock of `time.perf_counter_ns`).
+    """
+    clock, enter, leave = time.perf_counter_ns, nvtx.push_range, nvtx.pop_range
+    for _ in range(count):
+        enter("call")
+        before = clock()
+        call()
+        after = clock()
+        leave()
+        starts.append(before + epoch_offset_ns)
+        durations.append(after - before)
+        if after > deadline_ns:
+            return
+
+
+def _notes(series: Series, warmup: int, interval: Interval, budget: Budget) -> list[str]:
+    kept = series[warmup:]
+    notes = []
+    if interval.relative_half_width > budget.relative_ci:
+        notes.append(
+            f"The median is known to ±{interval.relative_half_width:.1%} only, {budget.relative_ci:.1%} was wanted."
+        )
+    if len(kept) >= 20:
+        early, late = np.median(kept[: len(kept) // 2]), np.median(kept[len(kept) // 2 :])
+        drift = (late - early) / interval.median
+        if abs(drift) > UNSTABLE_SPREAD:
+            notes.append(f"The latency drifts: the second half of the calls is {drift:+.1%} against the first.")
+        p95 = np.quantile(kept, 0.95)
+        if p95 > 1.5 * interval.median:
+            notes.append(f"The latency is unstable: one call in twenty takes over {p95 / interval.median:.1f} medians.")
+    return notes

@@ -1,0 +1,1 @@
+"""Shares, verdict and confidence of a run."""

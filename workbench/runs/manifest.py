@@ -1,0 +1,129 @@
+"""`manifest.json`: what was run, where, with what, and which sources answered."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from workbench.runs.schema import SCHEMA_VERSION
+
+SourceState = Literal["present", "absent", "failed"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore")  # a newer minor version may add fields
+
+
+class TensorInfo(_Part):
+    """One input or output of the model: ONNX Runtime's type name and the declared shape."""
+
+    name: str
+    type: str
+    shape: list[int | str | None]
+
+
+class ModelInfo(_Part):
+    """The model as it was run. `sha256` is of the file, `file_bytes` without external data."""
+
+    name: str
+    sha256: str
+    file_bytes: int
+    inputs: list[TensorInfo] = []
+    outputs: list[TensorInfo] = []
+    rebatched_to: int | None = None
+    feed_shapes: dict[str, list[int]] = {}
+    feed_dtypes: dict[str, str] = {}
+
+
+class DeviceInfo(_Part):
+    """The device that executed the run; `kind` is `cuda` or `cpu`. Unknown values are None, never 0."""
+
+    kind: Literal["cuda", "cpu"]
+    name: str
+    compute_capability: str | None = None
+    sm_count: int | None = None
+    memory_bytes: int | None = None
+    driver: str | None = None
+    cuda_driver_version: str | None = None
+    pcie_generation: int | None = None
+    pcie_width: int | None = None
+    max_sm_clock_mhz: int | None = None
+    cores: int | None = None
+
+
+class PassInfo(_Part):
+    """One execution of the worker. Dilation is the median call of this pass over the bare median."""
+
+    name: str
+    state: Literal["complete", "failed", "skipped"]
+    reason: str = ""
+    calls: int = 0
+    measured_calls: int = 0
+    median_ns: float | None = None
+    dilation: float | None = None
+    wall_ns: int = 0
+
+
+class SourceInfo(_Part):
+    """Where rows come from, and why they are missing when they are."""
+
+    state: SourceState
+    reason: str = ""
+
+
+class LatencyInfo(_Part):
+    """How the latency pass ended. `stopped_by`: `precise` (interval narrow enough), `budget` or `max calls`.
+
+    `ci_low_ns` and `ci_high_ns` bound the median with 95 % confidence (binomial order statistics).
+    """
+
+    median_ns: float
+    ci_low_ns: float
+    ci_high_ns: float
+    measured_calls: int
+    warmup_calls: int
+    stopped_by: str
+    notes: list[str] = []
+
+
+class Ceilings(_Part):
+    """Measured limits of the device. A limit that was not measured is None.
+
+    `flops_per_s` is keyed by unit and dtype: `tensor:float16`, `tensor:bfloat16`, `tensor:tf32`, `fp:float32`,
+    `special:float32`. Bandwidths are bytes per second; times are nanoseconds.
+    """
+
+    flops_per_s: dict[str, float] = {}
+    memory_bytes_per_s: float | None = None
+    h2d_pageable_bytes_per_s: float | None = None
+    d2h_pageable_bytes_per_s: float | None = None
+    h2d_pinned_bytes_per_s: float | None = None
+    d2h_pinned_bytes_per_s: float | None = None
+    launch_ns: float | None = None
+    shortest_kernel_ns: float | None = None
+    replay_gap_ns: float | None = None
+    node_overhead_ns: float | None = None
+    key: dict[str, str] = {}
+    measured_at: str = ""
+    notes: list[str] = []
+
+
+class Manifest(_Part):
+    """Everything about a run that is not a table."""
+
+    schema_version: tuple[int, int] = SCHEMA_VERSION
+    workbench_version: str
+    created_ns: int
+    complete: bool
+    config: dict[str, Any]
+    model: ModelInfo
+    device: DeviceInfo
+    software: dict[str, str] = {}
+    providers: list[str] = []
+    provider_options: dict[str, dict[str, str]] = {}
+    latency: LatencyInfo | None = None
+    passes: dict[str, PassInfo] = {}
+    sources: dict[str, SourceInfo] = {}
+    ceilings: Ceilings = Field(default_factory=Ceilings)
+    notes: list[str] = []

@@ -1,0 +1,105 @@
+"""Opens a run folder: every table as a DataFrame, read on first use, or by SQL through DuckDB."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from workbench.errors import RunFolderError
+from workbench.runs.manifest import Manifest
+from workbench.runs.schema import SCHEMA_VERSION, TABLES
+from workbench.runs.writer import GRAPH, MANIFEST, to_table
+
+if TYPE_CHECKING:
+    import onnx
+    import pandas as pd
+
+
+class RunFolder:
+    """A complete (or marked incomplete) run on disk; read only.
+
+    Tables are attributes: `run.kernels`, `run.nodes`, … (see `workbench.runs.schema.TABLES`); a table that the run
+    lacks is an empty DataFrame with the declared columns, and `run.manifest.sources` says why.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest = _read_manifest(self.folder)
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name in TABLES:
+            return self.table(name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *TABLES})
+
+    def has(self, name: str) -> bool:
+        """Whether the run holds the table `name` at all."""
+        return (self.folder / f"{name}.parquet").is_file()
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table `name` with the declared columns; raises `RunFolderError` when its file is damaged."""
+        if name not in self._tables:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            file = self.folder / f"{name}.parquet"
+            schema = TABLES[name]
+            try:
+                known = pq.read_table(file, columns=None) if file.is_file() else schema.empty_table()
+                frame = to_table(name, known.select([c for c in known.column_names if c in schema.names]))
+            except (pa.ArrowException, OSError) as error:
+                raise RunFolderError(f"Table {file} is damaged ({error}): record or copy the run again.") from None
+            self._tables[name] = frame.to_pandas()
+        return self._tables[name]
+
+    def sql(self, query: str) -> pd.DataFrame:
+        """Run a DuckDB query over the Parquet files; every table of the run is a view of its name."""
+        import duckdb
+
+        with duckdb.connect() as connection:
+            for name in TABLES:
+                if self.has(name):
+                    path = str(self.folder / f"{name}.parquet").replace("'", "''")
+                    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{path}')")
+            return connection.execute(query).df()
+
+    @cached_property
+    def graph(self) -> onnx.ModelProto | None:
+        """The optimised graph that ONNX Runtime executed, without weights; None when it was not saved."""
+        import onnx
+
+        file = self.folder / GRAPH
+        return onnx.load_model(file, load_external_data=False) if file.is_file() else None
+
+    def __repr__(self) -> str:
+        state = "" if self.manifest.complete else ", incomplete"
+        where = f"{self.manifest.model.name} on {self.manifest.device.name}{state}"
+        return f"<{type(self).__name__} {where}: {self.folder}>"
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    file = folder / MANIFEST
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        major, minor = data["schema_version"]
+    except OSError:
+        raise RunFolderError(f"{folder} is not a run: it holds no readable {MANIFEST}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise RunFolderError(f"{file} is damaged: record or copy the run again.") from None
+    if major > SCHEMA_VERSION[0]:
+        raise RunFolderError(
+            f"{folder} was written by a newer workbench (schema {major}.{minor}, known is {SCHEMA_VERSION[0]}.x): "
+            "update the package."
+        )
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise RunFolderError(f"{file} is damaged at {where!r}: record or copy the run again.") from None

@@ -1,0 +1,79 @@
+"""Writes a run folder beside its final place and renames it, so that a killed process leaves a whole run or none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workbench.errors import DiskFullError, RunFolderError
+from workbench.runs.manifest import Manifest
+from workbench.runs.schema import TABLES
+
+MANIFEST = "manifest.json"
+GRAPH = "graph.onnx"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def full_disk_is_said(where: Path) -> Iterator[None]:
+    """Turn the system's "no space left" into a `DiskFullError`; other errors pass through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFullError(
+                f"The disk that holds {where} is full: free some space or choose another folder with --out."
+            ) from None
+        raise
+
+
+def to_table(name: str, columns: Mapping[str, Sequence[Any]] | pa.Table) -> pa.Table:
+    """A table of the declared schema. Columns that the source lacks become null; unknown ones raise `KeyError`."""
+    schema = TABLES[name]
+    given = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
+    unknown = set(given.column_names) - set(schema.names)
+    if unknown:
+        raise KeyError(f"table {name!r} has no column {sorted(unknown)}")
+    arrays = [
+        given[field.name].cast(field.type) if field.name in given.column_names else pa.nulls(len(given), field.type)
+        for field in schema
+    ]
+    return pa.table(arrays, schema=schema)
+
+
+def write_table(folder: Path, name: str, columns: Mapping[str, Sequence[Any]] | pa.Table) -> None:
+    """Write one table as `<name>.parquet`; raises `DiskFullError`."""
+    with full_disk_is_said(folder):
+        pq.write_table(to_table(name, columns), folder / f"{name}.parquet", compression="zstd")
+
+
+@contextmanager
+def new_run_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, renamed to `target` when the block ends well and removed when it does not.
+
+    Raises `RunFolderError` when `target` exists already: a run is immutable.
+    """
+    if target.exists():
+        raise RunFolderError(f"The folder {target} exists already: remove it or choose another name with --out.")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with full_disk_is_said(target):
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`; raises `DiskFullError`."""
+    with full_disk_is_said(folder):
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
