@@ -44,11 +44,8 @@ def node(op_type: str, slots: str, outputs: str = "y", *, domain: str = "", opse
     """A graph of one node, its slots named, "-" where absent; "w3x4" is a float weight of that shape."""
     names = [[name.replace("-", "") for name in text.split()] for text in (slots, outputs)]
     built = helper.make_node(op_type, *names, name="n", domain=domain, **attributes)
-    weights = [
-        helper.make_tensor_value_info(s, onnx.TensorProto.FLOAT, [int(d) for d in s[1:].split("x")])
-        for s in slots.split()
-        if s.startswith("w")
-    ]
+    fixed = {name: name[1:].split("x") for name in slots.split() if name.startswith("w")}
+    weights = [helper.make_tensor_value_info(name, 1, [int(d) for d in dims]) for name, dims in fixed.items()]
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(helper.make_graph([built], "g", weights, []), opset_imports=opsets)
 
@@ -177,6 +174,7 @@ def test_prepacked_weight_comes_from_the_graph() -> None:
     ("op_type", "inputs", "outputs"),
     [
         ("Conv", "1x4x5x5 8", "1x8x5x5"),  # the weight is prepacked, the bias left
+        ("Conv", "1x4x5x5 1x8x5x5", "1x8x5x5"),  # the weight is prepacked, the fused sum left
         ("MatMul", "2x3", "2x4"),
         ("MaxPool", "1x2x4x4", "1x2x2x2"),  # the window is an attribute
         ("Attention", "1x4x3x8 1x4x3x8 1x4x3x8", "1x4x3x8"),  # two operators have this name
@@ -278,12 +276,9 @@ def resnet50(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, on
 
 def reference_flops() -> int:
     """Multiply-adds of the graph as it was published, by ONNX's own shape inference, times 2."""
-    model = shape_inference.infer_shapes(onnx.load(str(RESNET50)))
-    graph = model.graph
-    shapes = {
-        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
-        for v in (*graph.input, *graph.value_info, *graph.output)
-    }
+    graph = shape_inference.infer_shapes(onnx.load(str(RESNET50))).graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
     shapes.update({w.name: list(w.dims) for w in graph.initializer})
     total = 0
     for each in graph.node:

@@ -154,7 +154,7 @@ def test_without_a_driver_the_gpu_is_refused_in_one_sentence(monkeypatch, capsys
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(pynvml, "nvmlInit", missing)
-    with pytest.raises(NoDriverError, match=r"install the driver.*'cpu'\.$"):
+    with pytest.raises(NoDriverError, match=r"install it.*'cpu'\.$"):
         measure("cuda")
     assert command.main(["--kind", "cuda", "--out", str(tmp_path / "x.json")]) == 2
     assert json.loads(capsys.readouterr().err)["kind"] == "NoDriverError"

@@ -16,8 +16,9 @@ UNKNOWN_LAUNCH = -1
 class IdleCauses:
     """Nanoseconds of idle time by cause; the three sum to the idle time of the window.
 
-    host: the call that launched the next work had not begun when the previous work ended, or there was no more work.
-    launch_latency: the launch had begun, the work had not. sync: host time that was spent inside a synchronisation.
+    host: gaps whose next launch began only after the previous work had ended, or that no work follows. launch_latency:
+    gaps whose next launch came in time. sync: the part of host gaps, before their launch, that the host spent inside a
+    synchronisation.
     """
 
     host_ns: int
@@ -48,7 +49,9 @@ def split_idle(
     chosen = np.minimum(at, max(len(starts) - 1, 0))
     launch = launches[chosen] if len(starts) else np.full(len(gaps.starts), UNKNOWN_LAUNCH)
     known = found & (launch != UNKNOWN_LAUNCH)
-    turn = np.where(known, np.clip(launch, gaps.starts, gaps.ends), gaps.ends)  # where waiting for the host ends
-    in_sync = int(overlap_ns(gaps.starts, turn, syncs).sum())
-    before = int((turn - gaps.starts).sum())
-    return IdleCauses(before - in_sync, int((gaps.ends - turn).sum()), in_sync)
+    in_time = known & (launch <= gaps.starts)
+    # Until the launch begins, the host may be held up by a synchronisation; afterwards it is on its way.
+    waiting_until = np.where(known, np.clip(launch, gaps.starts, gaps.ends), gaps.ends)
+    sync_ns = int(overlap_ns(gaps.starts, waiting_until, syncs).sum())
+    lengths = gaps.ends - gaps.starts
+    return IdleCauses(int(lengths[~in_time].sum()) - sync_ns, int(lengths[in_time].sum()), sync_ns)

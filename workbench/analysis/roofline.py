@@ -77,7 +77,6 @@ def _seconds(amount: pd.Series | NDArray[np.float64], per_second: float | NDArra
 
 
 def classify_kernels(
-    own_ns: NDArray[np.int64],
     duration_ns: NDArray[np.int64],
     fill: Filling,
     node_bounds: pd.DataFrame,

@@ -26,6 +26,9 @@ LARGE_PAIR: Final = 0.50
 CEILING_SIGMA: Final = 0.25
 CEILING_SIGMA_CORROBORATED: Final = 0.10
 CEILING_SIGMA_CONTRADICTED: Final = 0.50
+# The rule for under-filled kernels is the roughest one: this much of their time may belong to their bounds instead
+# (standard deviation of a half-normal fraction).
+UNDERFILLED_SIGMA: Final = 0.25
 CONFIDENCE_DRAWS: Final = 1000
 
 # A prediction and a hardware counter agree within this factor: compulsory traffic is a lower bound of DRAM traffic,

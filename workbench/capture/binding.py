@@ -26,7 +26,8 @@ def bind(
     """A callable without arguments that runs the model once and returns when its outputs are ready.
 
     `numpy`: `session.run` on NumPy arrays. `device`: inputs and outputs stay on the device; ONNX Runtime allocates
-    the outputs, except under a CUDA graph, which needs fixed addresses. `pinned`: page-locked host arrays.
+    the outputs, except under a CUDA graph, which needs fixed addresses. `pinned`: page-locked host arrays. To learn the
+    outputs' shapes, `pinned` and the CUDA graph run the model once while binding.
     """
     if config.binding == "numpy" or (config.binding == "pinned" and device == "cpu"):
         names = [output.name for output in session.get_outputs()]
@@ -77,20 +78,25 @@ def _fix_output_addresses(session: ort.InferenceSession, binding: ort.IOBinding)
 
 
 def _pinned(session: ort.InferenceSession, feeds: Feeds, options: ort.RunOptions | None) -> Call:
+    """Inputs are bound anew in each call, because ONNX Runtime copies them to the device when they are bound."""
     import onnxruntime as ort
 
     binding = session.io_binding()
-    kept = []
-    for name, array in feeds.items():
-        kept.append(_page_lock(array.copy()))
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(kept[-1]))
+    locked = {name: _page_lock(array.copy()) for name, array in feeds.items()}
+    inputs = [(name, ort.OrtValue.ortvalue_from_numpy(array)) for name, array in locked.items()]
     shapes = [array.shape for array in session.run(None, feeds, options)]
+    outputs = []
     for output, shape in zip(session.get_outputs(), shapes, strict=True):
-        empty = np.zeros(shape, _numpy_type(output.type))
-        kept.append(_page_lock(empty))
-        binding.bind_ortvalue_output(output.name, ort.OrtValue.ortvalue_from_numpy(empty))
-    # The default argument keeps the page-locked arrays alive as long as the callable.
-    return lambda _kept=kept: session.run_with_iobinding(binding, options)  # type: ignore[misc]
+        outputs.append(_page_lock(np.zeros(shape, _numpy_type(output.type))))
+        binding.bind_ortvalue_output(output.name, ort.OrtValue.ortvalue_from_numpy(outputs[-1]))
+
+    def call() -> list[NDArray[Any]]:
+        for name, value in inputs:
+            binding.bind_ortvalue_input(name, value)
+        session.run_with_iobinding(binding, options)
+        return outputs
+
+    return call
 
 
 def _numpy_type(ort_type: str) -> np.dtype[Any]:

@@ -107,8 +107,9 @@ def measure(
         series = np.array(durations, np.int64)
         warmup = warmup_length(series)
         interval = median_interval(series[warmup:])
-        spent = (time.perf_counter_ns() - begun) / limit_ns
-        enough = len(durations) - warmup >= budget.min_calls
+        spent_ns = time.perf_counter_ns() - begun
+        spent = spent_ns / limit_ns
+        enough = len(durations) - warmup >= budget.min_calls and spent_ns >= budget.min_seconds * 1e9
         progress(min(1.0, spent))
         if enough and interval.relative_half_width <= budget.relative_ci:
             stopped_by = "precise"

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from workbench import __version__
 from workbench.capture.ceilings.child import measure_in_process
 from workbench.capture.cupti import cupti_problem
 from workbench.capture.machine import describe_device, gpu_present, software_versions
@@ -35,6 +34,7 @@ from workbench.errors import (
 from workbench.runs.manifest import Ceilings, LatencyInfo, Manifest, PassInfo, SourceInfo
 from workbench.runs.schema import TABLES
 from workbench.runs.writer import GRAPH, new_run_folder, write_manifest, write_table
+from workbench.version import __version__
 
 Activity = Literal["auto", "cupti", "nsys", "none"]
 Device = Literal["cuda", "cpu"]

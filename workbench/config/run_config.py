@@ -18,11 +18,13 @@ class Budget(Strict):
     """How long each pass may measure.
 
     The latency pass ends when the 95 % interval of the median is narrower than ±`relative_ci` of it, or after
-    `seconds` or `max_calls`; `min_calls` are always made. The other passes make a fixed number of calls after
-    their warm-up; `counters_seconds` is the length of the counters pass, in which GPM averages.
+    `seconds` or `max_calls`; it goes on for `min_seconds` and `min_calls` at least, so that clocks settle. The other
+    passes make a fixed number of calls after their warm-up; `counters_seconds` is the length of the counters pass, in
+    which GPM averages.
     """
 
     seconds: float = Field(10.0, gt=0)
+    min_seconds: float = Field(0.5, ge=0)
     min_calls: int = Field(30, ge=3)
     max_calls: int = Field(20_000, ge=3)
     relative_ci: float = Field(0.01, gt=0, lt=1)

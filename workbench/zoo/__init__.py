@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
 import onnx
 
+from workbench.config.strict import nearest
 from workbench.errors import ConfigError, DiskFullError, ModelError
 from workbench.zoo import families, transformer
 
@@ -83,11 +83,11 @@ def build(name: str, **parameters: int | str) -> onnx.ModelProto:
     """
     model = _BY_NAME.get(name)
     if model is None:
-        raise ConfigError(f"The zoo has no model {name!r}: {_nearest(name, _BY_NAME)}.")
+        raise ConfigError(f"The zoo has no model {name!r}: {nearest(name, _BY_NAME)}")
     for parameter, value in parameters.items():
         if parameter not in model.parameters:
-            hint = _nearest(parameter, model.parameters)
-            raise ConfigError(f"Model '{name}' has no parameter {parameter!r}: {hint}.")
+            hint = nearest(parameter, model.parameters)
+            raise ConfigError(f"Model '{name}' has no parameter {parameter!r}: {hint}")
         _check(name, parameter, value, model.parameters[parameter])
     return model._make(**parameters)
 
@@ -123,11 +123,6 @@ def resnet50_path() -> Path:
     if not path.is_file():
         raise ModelError(f"The installed onnx {onnx.__version__} ships no {path.name}: reinstall it from its wheel.")
     return path
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean '{close[0]}'" if close else f"choose one of {', '.join(known)}"
 
 
 def _check(model: str, parameter: str, value: object, default: int | str) -> None:

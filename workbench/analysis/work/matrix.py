@@ -10,6 +10,7 @@ from workbench.analysis.work.rule import Rule, Work, counted
 from workbench.analysis.work.shapes import NodeShapes, ShapesMissingError
 
 _REQUANTISE: Final = 4  # of an int32 sum to 8 bits: multiply by the scale, round, add the zero point, saturate
+_CONV_WITH_SUM: Final = ("Conv", "FusedConv", "NhwcFusedConv")
 
 
 def _matmul(node: NodeShapes, left: int = 0, right: int = 1) -> Work:
@@ -85,6 +86,8 @@ def _conv(node: NodeShapes, kernel: int = 1, bias: int = 2) -> Work:
     """
     x, weight, out = node.input(0), node.input(kernel), node.output()
     _same_rank(x.shape, weight.shape)
+    if weight.shape[0] not in (out.shape[1], out.shape[-1]):  # channels first or last
+        raise ShapesMissingError("the weight is missing from the row")
     fp, special = activation_flops(node.epilogue("activation", ""), out.elements)
     addends = [bias, 3] if node.op_type in _CONV_WITH_SUM else [bias]
     fp += out.elements * sum(node.optional(slot) is not None for slot in addends)
@@ -92,9 +95,6 @@ def _conv(node: NodeShapes, kernel: int = 1, bias: int = 2) -> Work:
         fp += _REQUANTISE * out.elements
     tensor = 2 * out.elements * math.prod(weight.shape[1:])
     return counted(node, "convolution", tensor=tensor, fp=fp, special=special, dtype=x.dtype)
-
-
-_CONV_WITH_SUM: Final = frozenset({"Conv", "FusedConv", "NhwcFusedConv"})
 
 
 def _conv_integer(node: NodeShapes) -> Work:

@@ -33,6 +33,14 @@ def _softmax(node: NodeShapes) -> Work:
     return counted(node, "softmax", fp=fp, special=special)
 
 
+def _bias_softmax(node: NodeShapes) -> Work:
+    """Softmax(x + bias): n additions before; rows are the axes before `axis` (com.microsoft, 1 by default)."""
+    x = node.input(0)
+    rows = math.prod(x.shape[: int(node.attribute("axis", 1)) % len(x.shape)])
+    fp, special = softmax_flops(x.elements, rows)
+    return counted(node, "softmax", fp=fp + x.elements, special=special)
+
+
 def _log_softmax(node: NodeShapes) -> Work:
     """(x - max) - log(sum(exp(x - max))): 3n - 2r as Softmax, n subtractions; exponentials n, logarithms r."""
     elements, rows = node.output().elements, _softmax_rows(node)
@@ -159,6 +167,7 @@ def _local_response_norm(node: NodeShapes) -> Work:
 
 RULES: Final[dict[str, Rule]] = {
     "Softmax": _softmax,
+    "BiasSoftmax": _bias_softmax,
     "LogSoftmax": _log_softmax,
     "LayerNormalization": _layer_norm,
     "SimplifiedLayerNormalization": _layer_norm,

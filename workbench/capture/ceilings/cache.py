@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -13,9 +12,9 @@ from typing import Final
 import onnxruntime as ort
 from pydantic import ValidationError
 
-from workbench.capture.ceilings.driver import CudaDevice
+from workbench import user_cache
 from workbench.capture.ceilings.ort_chains import Backend
-from workbench.errors import NoDriverError
+from workbench.capture.machine import describe_device
 from workbench.runs.manifest import Ceilings
 
 METHOD: Final = "1"
@@ -25,46 +24,20 @@ METHOD: Final = "1"
 def key_of(backend: Backend) -> dict[str, str]:
     """What the ceilings of a backend depend on, as text.
 
-    Raises `NoDriverError` and `SourceError` where a GPU is asked for and cannot be reached.
+    Raises `NoDriverError` where a GPU is asked for and no driver answers.
     """
-    key = {"kind": backend.kind, "ort": ort.__version__, "method": METHOD}
+    device = describe_device(backend.kind, backend.device_id)
+    key = {"kind": backend.kind, "ort": ort.__version__, "method": METHOD, "device": device.name}
     if backend.kind == "cuda":
-        driver = _driver_version()
-        return {**key, "device": CudaDevice(backend.device_id).name, "driver": driver}
+        return {**key, "driver": str(device.driver)}
     threads = "default" if backend.threads is None else str(backend.threads)
-    return {**key, "device": _cpu_name(), "cores": str(os.cpu_count()), "threads": threads}
-
-
-def _driver_version() -> str:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            return str(pynvml.nvmlSystemGetDriverVersion())
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        raise NoDriverError(
-            f"No NVIDIA driver answers ({error}): install the driver, or measure the CPU with kind 'cpu'."
-        ) from error
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return {**key, "cores": str(device.cores), "threads": threads}
 
 
 def path_of(key: dict[str, str]) -> Path:
-    """The file of a key: under `$WORKBENCH_CACHE`, or `$XDG_CACHE_HOME/workbench`, or `~/.cache/workbench`."""
-    own, xdg = os.environ.get("WORKBENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    root = Path(own) if own else (Path(xdg) if xdg else Path.home() / ".cache") / "workbench"
+    """The file of a key in the user's cache."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return root / "ceilings" / f"{key['kind']}-{digest}.json"
+    return user_cache.root() / "ceilings" / f"{key['kind']}-{digest}.json"
 
 
 def load(key: dict[str, str]) -> Ceilings | None:

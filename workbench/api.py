@@ -1,0 +1,103 @@
+"""The Python interface: profile a model, open a run, look at a recorded one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from workbench import user_cache, zoo
+from workbench.capture.record import DEFAULT_TIMEOUT_S, Activity, record
+from workbench.config import RunConfig
+from workbench.diagnosis.diagnosis import Diagnosis, diagnose
+from workbench.errors import ModelError, RunFolderError
+from workbench.runs.reader import RunFolder
+
+_SAMPLES = Path(__file__).parent / "samples"
+RESNET50 = "resnet50"
+
+
+class Run(RunFolder):
+    """An opened run: its tables as DataFrames, its diagnosis, its report."""
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis:
+        """Verdict, shares and their arithmetic, worked out from the tables on first use."""
+        return diagnose(self)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the run's report as one HTML file that opens offline; raises `DiskFullError`."""
+        from workbench.report.html import write_report
+
+        return write_report(self, self.diagnosis, Path(path))
+
+    def summary(self) -> str:
+        """The verdict for a terminal."""
+        from workbench.report.text import summary
+
+        return summary(self, self.diagnosis)
+
+
+def profile(
+    model: str | Path | None = None,
+    config: RunConfig | Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    activity: Activity = "auto",
+    timeout_s: float | None = DEFAULT_TIMEOUT_S,
+    progress: Callable[[str, float], None] = lambda name, share: None,
+) -> Run:
+    """Profile a model and return the opened run.
+
+    model: path of an ONNX file, or the name of a model of the zoo (`resnet50`, `compute`, …); it may stand in `config`
+    instead. config: a `RunConfig` or a mapping of its options. out: folder to make, by default
+    `runs/<model>-<time>`. activity: source of device work, `auto`, `cupti`, `nsys` or `none`. timeout_s: seconds for
+    each pass. progress: called with the name of the pass and its share done, 0..1.
+
+    Raises subclasses of `WorkbenchError`; a run whose later passes failed is returned with `manifest.complete` False.
+    """
+    options = config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else dict(config or {})
+    if model is not None:
+        options["model"] = str(model)
+    chosen = RunConfig(**options)
+    target = Path(out) if out is not None else _free_folder(Path(chosen.model).stem)
+    chosen = chosen.changed(model=str(resolve_model(chosen.model)))
+    return Run(record(chosen, target, activity=activity, timeout_s=timeout_s, progress=progress))
+
+
+def resolve_model(model: str) -> Path:
+    """The file of a model: a path as it is, a name of the zoo built into the user's cache; raises `ModelError`."""
+    path = Path(model)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path
+    if model == RESNET50:
+        return zoo.resnet50_path()
+    names = [entry.name for entry in zoo.models()]
+    if model not in names:
+        raise ModelError(f"There is no file {model!r}, and the zoo has only {', '.join([RESNET50, *names])}.")
+    kept = user_cache.root() / "models" / f"{model}.onnx"
+    return kept if kept.is_file() else zoo.write(model, kept)
+
+
+def _free_folder(model: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    base = Path("runs") / f"{model}-{stamp}"
+    return next(path for n in range(1, 1000) if not (path := base if n == 1 else Path(f"{base}-{n}")).exists())
+
+
+def load(folder: str | Path) -> Run:
+    """Open a run folder, or a sample by its name (`wb.samples()` lists them); raises `RunFolderError`."""
+    path = Path(folder)
+    if not path.exists() and (_SAMPLES / path).is_dir() and len(path.parts) == 1:
+        path = _SAMPLES / path
+    if not path.is_dir():
+        known = ", ".join(sorted(samples()))
+        raise RunFolderError(f"There is no run folder {path}: give the folder of a run, or a sample ({known}).")
+    return Run(path)
+
+
+def samples() -> dict[str, Run]:
+    """The runs recorded on a real GPU that ship with the package, by name."""
+    return {path.name: Run(path) for path in sorted(_SAMPLES.iterdir()) if path.is_dir()}

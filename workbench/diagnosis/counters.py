@@ -1,0 +1,85 @@
+"""Hardware counters held against what the shares predict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from workbench.analysis.device_work import Tables, rows_of
+from workbench.analysis.node_times import NodeTimes
+from workbench.analysis.thresholds import COUNTER_FACTOR, COUNTER_FLOOR
+from workbench.runs.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Corroboration:
+    """One counter: what the run's own arithmetic predicts, what the hardware measured, both as fractions of a ceiling.
+
+    `agrees` is None when both are too small to say anything.
+    """
+
+    counter: str
+    predicted: float
+    measured: float
+    agrees: bool | None
+    supports: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def steady_counters(run: Tables) -> dict[str, float]:
+    """Mean of each GPM metric over the windows that lie wholly inside the measured calls of the counters pass."""
+    calls = rows_of(run, "latency", "counters")
+    calls = calls[calls["phase"] == "measured"]
+    counters = run.table("counters")
+    if not len(calls) or not len(counters):
+        return {}
+    begin, end = calls["start_ns"].min(), (calls["start_ns"] + calls["duration_ns"]).max()
+    inside = (counters["time_ns"] - counters["window_ns"] >= begin) & (counters["time_ns"] <= end)
+    return {str(name): float(value) for name, value in counters[inside].groupby("metric")["value"].mean().items()}
+
+
+def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> list[Corroboration]:
+    """Predictions against counters, for tensor cores, DRAM and PCIe; empty without counters.
+
+    Tensor: flops over their own peak and T. DRAM: compulsory bytes over the measured bandwidth and T; caches make the
+    measured traffic smaller, re-reads make it larger. PCIe: bytes of the copies in a call over T and pinned bandwidth.
+    """
+    measured = steady_counters(run)
+    if not measured or nodes is None or manifest.latency is None or not nodes.calls:
+        return []
+    seconds = manifest.latency.median_ns / 1e9
+    ceilings, found = manifest.ceilings, []
+
+    def add(name: str, predicted: float, fraction: float, supports: str) -> None:
+        large = max(predicted, fraction) >= COUNTER_FLOOR
+        agrees = predicted <= COUNTER_FACTOR * fraction and fraction <= COUNTER_FACTOR * predicted if large else None
+        found.append(Corroboration(name, predicted, fraction, agrees, supports))
+
+    table = nodes.nodes
+    peaks = ceilings.flops_per_s
+    if "tensor_active_percent" in measured:
+        half = table["dtype"].isin(("float16", "bfloat16"))
+        rates = half.map({True: peaks.get("tensor:float16"), False: peaks.get("tensor:tf32")}).astype(float)
+        add(
+            "tensor cores active",
+            float((table["tensor_flops"] / rates).sum()) / seconds,
+            measured["tensor_active_percent"] / 100,
+            "compute",
+        )
+    if "dram_active_percent" in measured and ceilings.memory_bytes_per_s:
+        moved = float(table[["read_bytes", "written_bytes"]].sum().sum())
+        add(
+            "DRAM bandwidth",
+            moved / ceilings.memory_bytes_per_s / seconds,
+            measured["dram_active_percent"] / 100,
+            "memory",
+        )
+    if "pcie_rx_bytes_per_s" in measured and ceilings.h2d_pinned_bytes_per_s:
+        copied = float(nodes.device.loc[nodes.device["host_copy"], "bytes"].sum()) / nodes.calls
+        seen = measured["pcie_rx_bytes_per_s"] + measured.get("pcie_tx_bytes_per_s", 0.0)
+        link = ceilings.h2d_pinned_bytes_per_s
+        add("PCIe traffic", copied / seconds / link, seen / link, "pcie")
+    return found

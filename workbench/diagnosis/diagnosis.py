@@ -1,0 +1,258 @@
+"""The diagnosis of a run: every number that a verdict, a report or a script quotes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.analysis.device_work import call_times
+from workbench.analysis.node_times import NODES_PASS, NodeTimes, RunLike, node_times
+from workbench.analysis.thresholds import BUSY_EXCESS
+from workbench.analysis.work import coverage
+from workbench.diagnosis.confidence import ceiling_sigma, confidence
+from workbench.diagnosis.counters import Corroboration, corroborate
+from workbench.diagnosis.shares import (
+    FRAMEWORK_OVERHEAD,
+    SHARES,
+    TRACED_COLUMNS,
+    Pieces,
+    Traced,
+    cpu_pieces,
+    gpu_pieces,
+    limit_split,
+    node_ns_per_call,
+)
+from workbench.diagnosis.verdict import INCONCLUSIVE, Verdict, judge
+from workbench.runs.manifest import LatencyInfo, Manifest
+
+_GPU_ONLY: Final = ("pcie", "sync")
+
+
+class DiagnosedRun(RunLike, Protocol):
+    """A run with its manifest."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was run, where, with what."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Verdict, shares and their arithmetic. Times are nanoseconds per call, fractions 0..1; None is "not measured".
+
+    attributed: fraction of kernels and copies in the `nodes` pass that lead to a node or a graph input or output.
+    work_coverage: fraction of node time whose flops and bytes are counted. traced: the measured pieces before they were
+    set in proportion to T. missing: what is not known, and why. not_applicable: classes that need a GPU, on a CPU.
+    """
+
+    verdict: Verdict
+    sub_cause: str | None
+    confidence: float
+    shares: dict[str, float | None]
+    latency: LatencyInfo
+    pieces: Pieces | None
+    traced: dict[str, float]
+    attributed: float | None
+    work_coverage: float | None
+    corroboration: list[Corroboration]
+    missing: list[str]
+    not_applicable: list[str]
+    notes: list[str]
+    nodes: NodeTimes | None = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that `workbench diagnose --json` prints."""
+        pieces = self.pieces
+        return {
+            "verdict": self.verdict.name,
+            "pair": list(self.verdict.pair) if self.verdict.pair else None,
+            "sub_cause": self.sub_cause,
+            "runner_up": self.verdict.runner_up,
+            "reason": self.verdict.reason,
+            "confidence": self.confidence,
+            "shares": self.shares,
+            "latency_ns": self.latency.median_ns,
+            "latency_interval_ns": [self.latency.ci_low_ns, self.latency.ci_high_ns],
+            "attributed": self.attributed,
+            "work_coverage": self.work_coverage,
+            "pieces_ns": {k: float(v) for k, v in vars(pieces).items() if k != "latency_ns"} if pieces else None,
+            "traced_ns": self.traced,
+            "counters": [each.to_dict() for each in self.corroboration],
+            "missing": self.missing,
+            "not_applicable": self.not_applicable,
+            "notes": self.notes,
+        }
+
+
+def diagnose(run: DiagnosedRun) -> Diagnosis:
+    """Work out the diagnosis of a run; a source that is missing makes it less sure and is named, never guessed."""
+    manifest = run.manifest
+    assert manifest.latency is not None, "a run is only written after its latency pass"
+    nodes = _nodes(run)
+    if manifest.device.kind == "cuda":
+        return _diagnose_gpu(run, manifest, manifest.latency, nodes)
+    return _diagnose_cpu(manifest, manifest.latency, nodes)
+
+
+def _nodes(run: DiagnosedRun) -> NodeTimes | None:
+    manifest = run.manifest
+    if manifest.passes.get(NODES_PASS) is None or manifest.passes[NODES_PASS].state != "complete":
+        return None
+    model = manifest.model
+    sizes = {
+        name: int(np.prod(shape)) * _item_bytes(model.feed_dtypes[name]) for name, shape in model.feed_shapes.items()
+    }
+    options = manifest.provider_options.get("CUDAExecutionProvider", {})
+    return node_times(
+        run,
+        manifest.device,
+        manifest.ceilings,
+        tf32=options.get("use_tf32") == "1",
+        input_bytes=sizes,
+        output_names=[output.name for output in model.outputs],
+    )
+
+
+def _item_bytes(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+
+
+def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo, nodes: NodeTimes | None) -> Diagnosis:
+    missing = _missing(manifest)
+    traced_calls = next(
+        (table for name in ("activity", NODES_PASS) if len(table := call_times(run, name)) and table["work_ns"].any()),
+        None,
+    )
+    attributed = _attributed(nodes)
+    if traced_calls is None:
+        return _unknown(bare, missing, "no pass recorded what the device did", nodes)
+    calls = traced_calls[TRACED_COLUMNS].to_numpy(np.float64)
+    single = float(nodes.device["own_ns"].sum()) / nodes.calls if nodes is not None and nodes.calls else None
+
+    def remake(latency: Any, sampled: NDArray[np.float64], shift: Any, bounds_instead: Any) -> Pieces:
+        return gpu_pieces(latency, Traced.of(sampled), limit_split(nodes, shift, bounds_instead), single)
+
+    pieces = _floats(remake(bare.median_ns, calls, 0.0, 0.0))
+    shares = pieces.shares()
+    verdict = judge(shares)
+    causes = pieces.launch_causes()
+    corroboration = corroborate(run, manifest, nodes)
+    names_launch = "launch" in (verdict.name, *(verdict.pair or ()))
+    return Diagnosis(
+        verdict=verdict,
+        sub_cause=max(causes, key=lambda name: float(causes[name])) if names_launch else None,
+        confidence=confidence(shares, remake, calls, bare, ceiling_sigma(verdict.name, corroboration)),
+        shares={name: float(shares[name]) for name in SHARES},
+        latency=bare,
+        pieces=pieces,
+        traced={str(name): float(value) for name, value in traced_calls.median().items()},
+        attributed=attributed,
+        work_coverage=_coverage(nodes),
+        corroboration=corroboration,
+        missing=missing,
+        not_applicable=[],
+        notes=_notes(manifest, bare, traced_calls.median().to_dict()),
+        nodes=nodes,
+    )
+
+
+def _diagnose_cpu(manifest: Manifest, bare: LatencyInfo, nodes: NodeTimes | None) -> Diagnosis:
+    missing = _missing(manifest)
+    if nodes is None or not len(nodes.executions):
+        return _unknown(bare, missing, "no pass recorded the nodes", nodes, list(_GPU_ONLY))
+    per_call = node_ns_per_call(nodes.executions)
+    traced_ns = manifest.passes[NODES_PASS].median_ns or bare.median_ns
+
+    def remake(latency: Any, sampled: NDArray[np.float64], shift: Any, bounds_instead: Any) -> Pieces:
+        split = limit_split(nodes, shift, bounds_instead)
+        return cpu_pieces(latency, np.median(sampled[..., 0], axis=-1), traced_ns, split)
+
+    pieces = _floats(remake(bare.median_ns, per_call[:, None], 0.0, 0.0))
+    shares = pieces.shares()
+    verdict = judge(shares)
+    names_launch = "launch" in (verdict.name, *(verdict.pair or ()))
+    notes = _notes(manifest, bare, {})
+    if np.median(per_call) > bare.median_ns:
+        notes.append("The profiled pass ran slower than the bare one: its node times were scaled down in proportion.")
+    return Diagnosis(
+        verdict=verdict,
+        sub_cause=FRAMEWORK_OVERHEAD if names_launch else None,
+        confidence=confidence(shares, remake, per_call[:, None], bare, ceiling_sigma(verdict.name, [])),
+        shares={name: None if name in _GPU_ONLY else float(shares[name]) for name in SHARES},
+        latency=bare,
+        pieces=pieces,
+        traced={"wall_ns": traced_ns, "node_ns": float(np.median(per_call))},
+        attributed=1.0,  # on a CPU the nodes are the work
+        work_coverage=_coverage(nodes),
+        corroboration=[],
+        missing=missing,
+        not_applicable=list(_GPU_ONLY),
+        notes=notes,
+        nodes=nodes,
+    )
+
+
+def _unknown(
+    bare: LatencyInfo, missing: list[str], why: str, nodes: NodeTimes | None, not_applicable: list[str] | None = None
+) -> Diagnosis:
+    """Nothing but the latency is known: all of the time is "other", and any class would be a guess."""
+    unused = not_applicable or []
+    shares = {name: None if name in unused else float(name == "other") for name in SHARES}
+    reason = f"Only the latency is known, because {why}."
+    return Diagnosis(
+        verdict=Verdict(INCONCLUSIVE, None, None, reason),
+        sub_cause=None,
+        confidence=0.0,
+        shares=shares,
+        latency=bare,
+        pieces=None,
+        traced={},
+        attributed=_attributed(nodes),
+        work_coverage=_coverage(nodes),
+        corroboration=[],
+        missing=missing,
+        not_applicable=unused,
+        notes=[],
+        nodes=nodes,
+    )
+
+
+def _floats(pieces: Pieces) -> Pieces:
+    return Pieces(**{name: float(value) for name, value in vars(pieces).items()})
+
+
+def _missing(manifest: Manifest) -> list[str]:
+    """Passes and sources that gave nothing, each with its reason."""
+    said = [f"{p.name} pass: {p.reason}" for p in manifest.passes.values() if p.state != "complete"]
+    said += [f"{name}: {source.reason}" for name, source in manifest.sources.items() if source.state != "present"]
+    return list(dict.fromkeys(said))
+
+
+def _attributed(nodes: NodeTimes | None) -> float | None:
+    if nodes is None or not len(nodes.device):
+        return None
+    return float(nodes.device["cause"].isna().mean())
+
+
+def _coverage(nodes: NodeTimes | None) -> float | None:
+    if nodes is None or not len(nodes.executions):
+        return None
+    weighted = nodes.executions.assign(duration_ns=nodes.executions["device_ns"])
+    found = coverage(nodes.executions, weighted)
+    return None if np.isnan(found) else found
+
+
+def _notes(manifest: Manifest, bare: LatencyInfo, traced: dict[Any, float]) -> list[str]:
+    notes = [*manifest.notes, *bare.notes]
+    excess = (traced.get("work_ns", 0.0) + traced.get("exposed_copy_ns", 0.0)) / bare.median_ns - 1
+    if excess > BUSY_EXCESS:
+        notes.append(
+            f"The traced device time exceeds the bare latency by {excess:.1%}: the passes saw different speeds, and it "
+            "was scaled down to fit."
+        )
+    if traced.get("replay_ns"):
+        notes.append("A graph replay counts as busy; what it takes beyond its kernels is launch latency.")
+    return notes
