@@ -6,14 +6,18 @@ import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench import user_cache, zoo
+from workbench.analysis.work import count_work
 from workbench.capture.record import DEFAULT_TIMEOUT_S, Activity, record
 from workbench.config import RunConfig
 from workbench.diagnosis.diagnosis import Diagnosis, diagnose
 from workbench.errors import ModelError, RunFolderError
 from workbench.runs.reader import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SAMPLES = Path(__file__).parent / "samples"
 RESNET50 = "resnet50"
@@ -26,6 +30,11 @@ class Run(RunFolder):
     def diagnosis(self) -> Diagnosis:
         """Verdict, shares and their arithmetic, worked out from the tables on first use."""
         return diagnose(self)
+
+    @cached_property
+    def work(self) -> pd.DataFrame:
+        """Flops and bytes of each row of `nodes`, as `workbench.analysis.work.count_work` derives them."""
+        return count_work(self.nodes, self.graph)
 
     def report(self, path: str | Path) -> Path:
         """Write the run's report as one HTML file that opens offline; raises `DiskFullError`."""

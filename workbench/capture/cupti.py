@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 import pyarrow as pa
 
+from workbench.capture.demangle import demangle
 from workbench.errors import SourceError
 from workbench.runs.nsight import COPY_KINDS, plain_api_name
 
@@ -73,9 +74,9 @@ class CuptiTrace:
                 rows["calls"].append((r.start, r.end, r.thread_id, r.cbid, kind == kinds.RUNTIME, r.correlation_id))
             elif kind == kinds.CONCURRENT_KERNEL:
                 rows["kernels"].append(
-                    (r.start, r.end, r.device_id, r.stream_id, r.correlation_id, r.graph_node_id or None, r.name,
-                     r.grid_x, r.grid_y, r.grid_z, r.block_x, r.block_y, r.block_z, r.registers_per_thread,
-                     r.static_shared_memory, r.dynamic_shared_memory)
+                    (r.start, r.end, r.device_id, r.stream_id, r.correlation_id, r.graph_node_id or None,
+                     demangle(r.name), r.grid_x, r.grid_y, r.grid_z, r.block_x, r.block_y, r.block_z,
+                     r.registers_per_thread, r.static_shared_memory, r.dynamic_shared_memory)
                 )  # fmt: skip
             elif kind in (kinds.MEMCPY, kinds.MEMCPY2):
                 rows["copies"].append(

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.analysis.conditions import disturbances
 from workbench.analysis.device_work import call_times
 from workbench.analysis.node_times import NODES_PASS, NodeTimes, RunLike, node_times
 from workbench.analysis.thresholds import BUSY_EXCESS
@@ -154,7 +155,7 @@ def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo, node
         corroboration=corroboration,
         missing=missing,
         not_applicable=[],
-        notes=_notes(manifest, bare, traced_calls.median().to_dict()),
+        notes=disturbances(run) + _notes(manifest, bare, traced_calls.median().to_dict()),
         nodes=nodes,
     )
 

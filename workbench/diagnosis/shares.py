@@ -175,7 +175,7 @@ def cpu_pieces(latency_ns: Amount, node_ns: Amount, traced_ns: float, split: Lim
         latency_ns=latency_ns,
         compute=busy * split.compute,
         memory=busy * split.memory,
-        under_filled=zero,
+        under_filled=busy * split.under_filled,
         unknown=busy * split.unknown,
         exposed_copies=zero,
         host=latency_ns - busy,

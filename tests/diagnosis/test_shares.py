@@ -1,0 +1,82 @@
+"""The arithmetic of shares and verdict: identities under hypothesis, and one example by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.analysis.thresholds import CLEAR_LEAD, LARGE_PAIR, LARGE_SHARE
+from workbench.diagnosis.shares import CLASSES, LimitSplit, Traced, cpu_pieces, gpu_pieces
+from workbench.diagnosis.verdict import INCONCLUSIVE, judge, labels
+
+amounts = st.floats(0, 1e9)
+splits = st.lists(st.floats(0.001, 1), min_size=4, max_size=4).map(lambda v: LimitSplit(*(np.array(v) / sum(v))))
+
+
+@given(st.floats(1e3, 1e9), amounts, amounts, st.booleans(), amounts, amounts, amounts, splits, amounts)
+def test_gpu_pieces_sum_to_the_latency_and_none_is_negative(
+    latency, work, exposed, replayed, host, waiting, sync, split, single
+):
+    traced = Traced(work, exposed, work if replayed else 0.0, host, waiting, sync)
+    pieces = gpu_pieces(latency, traced, split, single)
+    values = [float(value) for name, value in vars(pieces).items() if name != "latency_ns"]
+    assert min(values) >= -1e-6 * latency
+    assert sum(values) == pytest.approx(latency, rel=1e-9)
+    assert abs(sum(pieces.shares().values()) - 1) < 1e-9
+
+
+@given(st.floats(1e3, 1e9), amounts, st.floats(1, 1e9), splits)
+def test_cpu_pieces_sum_to_the_latency(latency, node_ns, traced, split):
+    pieces = cpu_pieces(latency, node_ns, max(traced, node_ns), split)
+    assert sum(float(v) for k, v in vars(pieces).items() if k != "latency_ns") == pytest.approx(latency, rel=1e-9)
+
+
+def test_one_call_by_hand():
+    # T = 100: 40 kernels, 20 exposed copies, so 40 idle; the traced idle time is 30 host, 20 latency, 10 sync
+    traced = Traced(work=40.0, exposed=20.0, replay=0.0, host=30.0, launch_latency=20.0, sync=10.0)
+    pieces = gpu_pieces(100.0, traced, LimitSplit(0.5, 0.25, 0.25, 0.0), None)
+    shares = {name: float(value) for name, value in pieces.shares().items()}
+    assert shares == pytest.approx(
+        {
+            "compute": 0.20,
+            "memory": 0.10,
+            "pcie": 0.20,
+            "launch": 0.20 + 40 / 60 * 0.2 + 0.10,
+            "sync": 4 / 60,
+            "other": 0,
+        }
+    )
+
+
+def test_what_a_replay_takes_beyond_its_kernels_is_launch_latency():
+    traced = Traced(work=50.0, exposed=0.0, replay=50.0, host=10.0, launch_latency=0.0, sync=0.0)
+    pieces = gpu_pieces(60.0, traced, LimitSplit(1.0, 0.0, 0.0, 0.0), 40.0)
+    assert float(pieces.launch_latency) == pytest.approx(10.0)
+    assert float(pieces.compute) == pytest.approx(40.0)
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=6, max_size=6))
+def test_the_rule_names_what_it_says(values):
+    values = np.array(values) / sum(values)
+    shares = dict(zip((*CLASSES, "sync", "other"), values.tolist(), strict=True))
+    verdict = judge(shares)
+    first, second = sorted((shares[name] for name in CLASSES), reverse=True)[:2]
+    if verdict.name != INCONCLUSIVE:
+        assert shares[verdict.name] == first >= LARGE_SHARE
+        assert first - second >= CLEAR_LEAD
+    elif verdict.pair:
+        assert first + second >= LARGE_PAIR
+        assert first - second < CLEAR_LEAD
+    else:
+        assert first < LARGE_SHARE or first - second < CLEAR_LEAD
+    assert verdict.reason.endswith(".")
+
+
+def test_draws_are_judged_as_one_by_one():
+    rng = np.random.default_rng(1)
+    draws = rng.dirichlet(np.ones(6) * 0.7, 200)
+    names = (*CLASSES, "sync", "other")
+    together = labels(dict(zip(names, draws.T, strict=True)))
+    for row, label in zip(draws, together, strict=True):
+        verdict = judge(dict(zip(names, row.tolist(), strict=True)))
+        assert label == ("+".join(sorted(verdict.pair)) if verdict.pair else verdict.name)
