@@ -55,5 +55,8 @@ def test_what_happened_before_the_measured_calls_is_left_out():
     assert disturbances(run) == []
 
 
-def test_a_real_run_was_quiet(h200):
-    assert disturbances(load(h200 / "compute_device")) == []
+def test_real_runs_one_quiet_and_one_against_the_power_cap(h200):
+    assert disturbances(load(h200 / "memory_device")) == []
+    said = disturbances(load(h200 / "compute_device"))  # half a second of dense FP16 products draws 700 W
+    assert any("power cap" in sentence for sentence in said)
+    assert any("SM clock moved" in sentence for sentence in said)

@@ -48,6 +48,20 @@ def test_one_call_by_hand():
     )
 
 
+def test_a_bare_pass_that_was_throttled_keeps_the_traced_proportions():
+    traced = Traced(work=90.0, exposed=0.0, replay=0.0, host=10.0, launch_latency=0.0, sync=0.0)
+    pieces = gpu_pieces(120.0, traced, LimitSplit(1.0, 0.0, 0.0, 0.0), None)
+    assert float(pieces.shares()["compute"]) == pytest.approx(0.9)
+    assert float(pieces.host) == pytest.approx(12.0)
+
+
+def test_traced_work_above_the_latency_is_scaled_down_to_it():
+    traced = Traced(work=90.0, exposed=30.0, replay=0.0, host=10.0, launch_latency=0.0, sync=0.0)
+    shares = gpu_pieces(100.0, traced, LimitSplit(0.0, 1.0, 0.0, 0.0), None).shares()
+    assert float(shares["memory"]) == pytest.approx(0.75)
+    assert float(shares["pcie"]) == pytest.approx(0.25)
+
+
 def test_what_a_replay_takes_beyond_its_kernels_is_launch_latency():
     traced = Traced(work=50.0, exposed=0.0, replay=50.0, host=10.0, launch_latency=0.0, sync=0.0)
     pieces = gpu_pieces(60.0, traced, LimitSplit(1.0, 0.0, 0.0, 0.0), 40.0)

@@ -37,5 +37,5 @@ COUNTER_FACTOR: Final = 2.0
 # Below this utilisation a counter says nothing about what holds the run back.
 COUNTER_FLOOR: Final = 0.05
 
-# Traced device time above the bare latency by more than this is said: the two passes saw different runs.
-BUSY_EXCESS: Final = 0.02
+# A difference in speed between the bare and a traced pass above this is said: the two saw different clocks.
+SPEED_DIFFERENCE: Final = 0.02

@@ -93,7 +93,7 @@ def software_versions() -> dict[str, str]:
     """Name → version of all that can change a measurement; what is absent is left out. Holds no host or user name."""
     import onnxruntime
 
-    found = {"python": platform.python_version(), "os": _os_name(), "kernel": platform.release()}
+    found = {"python": platform.python_version(), "os": _os_name(), "kernel": _kernel_version()}
     found["onnxruntime"] = onnxruntime.__version__
     # the distribution's name tells the CUDA build from the CPU build; both import as `onnxruntime`
     found["onnxruntime package"] = getattr(onnxruntime, "package_name", None) or ""
@@ -270,6 +270,12 @@ def _cpu_name() -> str:
         if match:  # Arm's kernel writes none
             return match[1].strip()
     return platform.processor() or platform.machine() or "CPU"
+
+
+def _kernel_version() -> str:
+    """The number alone: what a distribution or cloud appends may name a machine or its owner."""
+    found = re.match(r"[\d.]*\d", platform.release())
+    return found[0] if found else ""
 
 
 def _os_name() -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from workbench.analysis.conditions import disturbances
 from workbench.analysis.device_work import call_times
 from workbench.analysis.node_times import NODES_PASS, NodeTimes, RunLike, node_times
-from workbench.analysis.thresholds import BUSY_EXCESS
+from workbench.analysis.thresholds import SPEED_DIFFERENCE
 from workbench.analysis.work import coverage
 from workbench.diagnosis.confidence import ceiling_sigma, confidence
 from workbench.diagnosis.counters import Corroboration, corroborate
@@ -25,11 +25,13 @@ from workbench.diagnosis.shares import (
     gpu_pieces,
     limit_split,
     node_ns_per_call,
+    speed_difference,
 )
 from workbench.diagnosis.verdict import INCONCLUSIVE, Verdict, judge
 from workbench.runs.manifest import LatencyInfo, Manifest
 
 _GPU_ONLY: Final = ("pcie", "sync")
+_GPU_SOURCES: Final = frozenset(("counters", "activity", "nvml", "gpm"))
 
 
 class DiagnosedRun(RunLike, Protocol):
@@ -140,6 +142,7 @@ def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo, node
     shares = pieces.shares()
     verdict = judge(shares)
     causes = pieces.launch_causes()
+    speed = float(speed_difference(bare.median_ns, Traced.of(calls)))
     corroboration = corroborate(run, manifest, nodes)
     names_launch = "launch" in (verdict.name, *(verdict.pair or ()))
     return Diagnosis(
@@ -155,7 +158,7 @@ def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo, node
         corroboration=corroboration,
         missing=missing,
         not_applicable=[],
-        notes=disturbances(run) + _notes(manifest, bare, traced_calls.median().to_dict()),
+        notes=disturbances(run) + _notes(manifest, bare, speed, traced_calls.median().to_dict()),
         nodes=nodes,
     )
 
@@ -175,7 +178,7 @@ def _diagnose_cpu(manifest: Manifest, bare: LatencyInfo, nodes: NodeTimes | None
     shares = pieces.shares()
     verdict = judge(shares)
     names_launch = "launch" in (verdict.name, *(verdict.pair or ()))
-    notes = _notes(manifest, bare, {})
+    notes = _notes(manifest, bare, 1.0, {})
     if np.median(per_call) > bare.median_ns:
         notes.append("The profiled pass ran slower than the bare one: its node times were scaled down in proportion.")
     return Diagnosis(
@@ -226,10 +229,13 @@ def _floats(pieces: Pieces) -> Pieces:
 
 
 def _missing(manifest: Manifest) -> list[str]:
-    """Passes and sources that gave nothing, each with its reason."""
-    said = [f"{p.name} pass: {p.reason}" for p in manifest.passes.values() if p.state != "complete"]
-    said += [f"{name}: {source.reason}" for name, source in manifest.sources.items() if source.state != "present"]
-    return list(dict.fromkeys(said))
+    """Passes and sources that gave nothing, each with its reason; on a CPU those of a GPU are not missing."""
+    unneeded = _GPU_SOURCES if manifest.device.kind == "cpu" else frozenset()
+    passes = [p for p in manifest.passes.values() if p.state != "complete" and p.name not in unneeded]
+    sources = [(n, s) for n, s in manifest.sources.items() if s.state != "present" and n not in unneeded]
+    return list(
+        dict.fromkeys([*(f"{p.name} pass: {p.reason}" for p in passes), *(f"{n}: {s.reason}" for n, s in sources)])
+    )
 
 
 def _attributed(nodes: NodeTimes | None) -> float | None:
@@ -246,13 +252,12 @@ def _coverage(nodes: NodeTimes | None) -> float | None:
     return None if np.isnan(found) else found
 
 
-def _notes(manifest: Manifest, bare: LatencyInfo, traced: dict[Any, float]) -> list[str]:
+def _notes(manifest: Manifest, bare: LatencyInfo, speed: float, traced: dict[Any, float]) -> list[str]:
     notes = [*manifest.notes, *bare.notes]
-    excess = (traced.get("work_ns", 0.0) + traced.get("exposed_copy_ns", 0.0)) / bare.median_ns - 1
-    if excess > BUSY_EXCESS:
+    if abs(speed - 1) > SPEED_DIFFERENCE:
+        said = "faster than the traced device work allows" if speed < 1 else "slower than the traced ones"
         notes.append(
-            f"The traced device time exceeds the bare latency by {excess:.1%}: the passes saw different speeds, and it "
-            "was scaled down to fit."
+            f"The bare calls ran {said}: the passes saw different speeds, and traced times were scaled by {speed:.2f}."
         )
     if traced.get("replay_ns"):
         notes.append("A graph replay counts as busy; what it takes beyond its kernels is launch latency.")

@@ -137,13 +137,14 @@ def gpu_pieces(latency_ns: Amount, traced: Traced, split: LimitSplit, single_wor
     """The pieces of a GPU run.
 
     Tracing stretches the gaps and hardly the kernels, so work and exposed copies are taken as traced, and the idle
-    time is T minus both, split as the traced idle time splits. When the traced busy time exceeds T (the passes saw
-    different speeds), it is scaled down to T. single_work_ns: device time per call of the same nodes without a CUDA
-    graph; what a replay takes beyond it is launch latency between its kernels.
+    time is T minus both, split as the traced idle time splits. Tracing never makes a call shorter: where the traced
+    busy time exceeds T, or the whole traced call stays below T, the passes saw different speeds (throttling, a
+    neighbour), and the traced call is scaled to T (`speed_difference` gives the factor). single_work_ns: device time
+    per call of the same nodes without a CUDA graph; what a replay takes beyond it is launch latency between kernels.
     """
-    fit = np.minimum(1.0, latency_ns / np.maximum(traced.work + traced.exposed, 1e-9))
+    fit = speed_difference(latency_ns, traced)
     work, exposed = traced.work * fit, traced.exposed * fit
-    idle = latency_ns - work - exposed
+    idle = np.maximum(latency_ns - work - exposed, 0.0)
     causes = traced.host + traced.launch_latency + traced.sync
     scale = np.divide(idle, causes, out=np.zeros_like(np.asarray(idle, float)), where=np.asarray(causes) > 0)
     rest = np.where(np.asarray(causes) > 0, 0.0, idle)  # no traced idle time to split: the host's
@@ -160,6 +161,16 @@ def gpu_pieces(latency_ns: Amount, traced: Traced, split: LimitSplit, single_wor
         launch_latency=traced.launch_latency * scale + gap,
         sync=traced.sync * scale,
     )
+
+
+def speed_difference(latency_ns: Amount, traced: Traced) -> Amount:
+    """The factor that takes traced device times to the speed of the bare pass; 1 where the two agree.
+
+    Below 1 the bare pass was faster than the traced device work allows, above 1 it was slower than the traced call.
+    """
+    busy = np.maximum(traced.work + traced.exposed, 1e-9)
+    whole = busy + traced.host + traced.launch_latency + traced.sync
+    return np.minimum(np.maximum(1.0, latency_ns / whole), latency_ns / busy)
 
 
 def cpu_pieces(latency_ns: Amount, node_ns: Amount, traced_ns: float, split: LimitSplit) -> Pieces:
