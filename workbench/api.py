@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import user_cache, zoo
 from workbench.analysis.work import count_work
-from workbench.capture.record import DEFAULT_TIMEOUT_S, Activity, record
+from workbench.capture.record import DEFAULT_TIMEOUT_S, record
+from workbench.capture.resolve import Activity
 from workbench.config import RunConfig
 from workbench.diagnosis.diagnosis import Diagnosis, diagnose
 from workbench.errors import ModelError, RunFolderError
@@ -18,6 +19,7 @@ from workbench.runs.reader import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 _SAMPLES = Path(__file__).parent / "samples"
 RESNET50 = "resnet50"
@@ -41,6 +43,13 @@ class Run(RunFolder):
         from workbench.report.html import write_report
 
         return write_report(self, self.diagnosis, Path(path))
+
+    @cached_property
+    def figures(self) -> dict[str, go.Figure]:
+        """The report's figures by name: `shares`, `timeline`, `nodes`, `roofline`, `latency`, `samples`."""
+        from workbench.report.pictures import pictures
+
+        return pictures(self, self.diagnosis)
 
     def summary(self) -> str:
         """The verdict for a terminal."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -27,7 +28,8 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or the name of a sample.")]
-_INTERRUPTED = 130
+# typer may carry a copy of click, whose base of every usage error has no public name there
+_UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 
 
 @app.command()
@@ -58,9 +60,11 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Profile a model: what does a call wait for?"""
-    from workbench.capture.record import check_activity
+    from workbench.capture.resolve import check_activity
+    from workbench.config import flags
+    from workbench.config.run_config import read_options
 
-    given: dict[str, Any] = _config_file(config)
+    given = {} if config is None else read_options(config)
     plain = {
         "model": model,
         "batch": batch,
@@ -73,12 +77,12 @@ def profile(
     }
     given.update({name: value for name, value in plain.items() if value is not None})
     given.update({name: True for name, on in (("cuda_graph", cuda_graph), ("allow_cpu", allow_cpu)) if on})
-    _merge(given, "shapes", dict(_shape(text) for text in shape or ()))
-    _merge(given, "dims", _pairs(dim))
-    _merge(given, "cuda", _pairs(cuda))
-    _merge(given, "session", _with_entries(_pairs(session), given.get("session")))
-    _merge(given, "run", _with_entries(_pairs(run_option), given.get("run")))
-    _merge(given, "budget", {} if budget is None else {"seconds": budget})
+    flags.merge(given, "shapes", dict(flags.shape(text) for text in shape or ()))
+    flags.merge(given, "dims", flags.pairs(dim))
+    flags.merge(given, "cuda", flags.pairs(cuda))
+    flags.merge(given, "session", flags.with_entries(flags.pairs(session)))
+    flags.merge(given, "run", flags.with_entries(flags.pairs(run_option)))
+    flags.merge(given, "budget", {} if budget is None else {"seconds": budget})
     if "model" not in given:
         raise typer.BadParameter("name a model: an ONNX file, or one of `workbench zoo`.")
     _profile(given, out, check_activity(activity), timeout, report, as_json)
@@ -89,7 +93,7 @@ def _profile(
 ) -> None:
     from workbench.api import profile as make_run
 
-    if timeout <= 0:
+    if not 0 < timeout <= threading.TIMEOUT_MAX:
         raise ConfigError(f"Option 'timeout' cannot be {timeout:g}: give a number of seconds above 0.")
     with _progress_bar() as progress:
         run = make_run(config=given, out=out, activity=activity, timeout_s=timeout, progress=progress)
@@ -102,7 +106,7 @@ def _profile(
         typer.echo(f"\nRun folder: {run.folder}" + (f"\nReport: {report}" if report else ""))
     if not run.manifest.complete:
         failed = next(info for info in run.manifest.passes.values() if info.state == "failed")
-        typer.echo(f"The run is incomplete. {failed.reason}", err=True)
+        typer.echo(f"The run is incomplete: {failed.reason}", err=True)
         raise typer.Exit(1)
 
 
@@ -160,9 +164,11 @@ def zoo(
 ) -> None:
     """List the models made by construction, or write one."""
     from workbench import zoo as models
+    from workbench.config import flags
 
     if name is not None:
-        path = models.write(name, out or Path(f"{name}.onnx"), **_pairs(parameter))
+        given = {key: int(text) if text.isdecimal() else text for key, text in flags.pairs(parameter).items()}
+        path = models.write(name, out or Path(f"{name}.onnx"), **given)
         if as_json:
             _print_json({"model": str(path), "bytes": path.stat().st_size})
         else:
@@ -170,7 +176,7 @@ def zoo(
         return
     entries = models.models()
     if as_json:
-        _print_json({"models": [vars(entry) for entry in entries]})
+        _print_json({"models": [{k: v for k, v in vars(entry).items() if k[0] != "_"} for entry in entries]})
         return
     for entry in entries:
         sizes = " ".join(f"{key}={value}" for key, value in entry.parameters.items())
@@ -203,49 +209,6 @@ def demo(
         _print_json({"reports": written})
 
 
-def _config_file(path: Path | None) -> dict[str, Any]:
-    from workbench.config import RunConfig
-
-    return {} if path is None else RunConfig.load(path).model_dump(exclude_unset=True)
-
-
-def _merge(given: dict[str, Any], section: str, values: dict[str, Any]) -> None:
-    if values:
-        given[section] = {**given.get(section, {}), **values}
-
-
-def _pairs(texts: list[str] | None) -> dict[str, Any]:
-    """`KEY=VALUE` words; values are read as YAML scalars, so that numbers and booleans get their type."""
-    import yaml
-
-    found = {}
-    for text in texts or ():
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{text!r} is no KEY=VALUE pair: write it as key=value.")
-        found[key] = yaml.safe_load(value)
-    return found
-
-
-def _with_entries(pairs: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
-    """Split into fields of the option group and ONNX Runtime's dotted (or run-option) config entries."""
-    from workbench.config.session import RUN_ENTRIES
-
-    entries = {key: str(value) for key, value in pairs.items() if "." in key or key in RUN_ENTRIES}
-    fields = {key: value for key, value in pairs.items() if key not in entries}
-    return {**fields, "entries": {**(before or {}).get("entries", {}), **entries}} if entries else fields
-
-
-def _shape(text: str) -> tuple[str, list[int]]:
-    name, colon, sizes = text.rpartition(":")
-    try:
-        if not colon or not name:
-            raise ValueError
-        return name, [int(size) for size in sizes.split(",") if size]
-    except ValueError:
-        raise ConfigError(f"{text!r} is no shape: write it as input:1,3,224,224.") from None
-
-
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[str, float], None]]:
     """A bar on standard error, one unit for each pass."""
@@ -270,19 +233,33 @@ def _print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; typer would answer a `KeyboardInterrupt` itself, without a word."""
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise _Interrupted
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one sentence on standard error, without a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that ending it cleans up as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except WorkbenchError as error:
-        if "--json" in sys.argv:
-            _print_json({"error": type(error).__name__, "message": str(error)})
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted: the worker was ended and nothing was kept.\n")
-        sys.exit(_INTERRUPTED)
+        _fail(type(error).__name__, str(error), 2 if isinstance(error, ConfigError) else 1)
+    except _UsageError as error:
+        _fail("UsageError", error.format_message(), 2)
+    except _Interrupted:
+        _fail("Interrupted", "Interrupted: the worker was ended and nothing was kept.", 130)
+
+
+def _fail(kind: str, message: str, status: int) -> NoReturn:
+    if "--json" in sys.argv:
+        _print_json({"error": kind, "message": message})
+    sys.stderr.write(f"{message}\n")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

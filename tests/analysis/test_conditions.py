@@ -35,7 +35,7 @@ def test_each_disturbance_is_said():
         compute_processes_count=[1.0] * 9 + [3.0],
     )
     said = " ".join(disturbances(run))
-    assert "power cap in 50%" in said
+    assert "power cap in 50 %" in said
     assert "1500 and 1980 MHz" in said
     assert "2 other process" in said
 

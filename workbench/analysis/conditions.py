@@ -33,7 +33,7 @@ def disturbances(run: Tables) -> list[str]:
         for bit, reason in THROTTLE_REASONS.items():
             share = float(((masks & bit) > 0).mean())
             if share:
-                said.append(f"The clocks were held down by {reason} in {share:.0%} of the samples.")
+                said.append(f"The clocks were held down by {reason} in {100 * share:.0f} % of the samples.")
     clock = values.get("sm_clock_mhz")
     if clock is not None and len(clock) >= FEWEST_SAMPLES:
         low, high = clock.quantile([0.05, 0.95])

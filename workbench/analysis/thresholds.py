@@ -39,3 +39,7 @@ COUNTER_FLOOR: Final = 0.05
 
 # A difference in speed between the bare and a traced pass above this is said: the two saw different clocks.
 SPEED_DIFFERENCE: Final = 0.02
+
+# A node this far above its ceiling is no measurement error; with this much of the node time in such nodes, it is said.
+BEYOND_CEILING: Final = 1.3
+BEYOND_SHARE: Final = 0.10

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from workbench.capture.feeds import Feeds
 from workbench.config import RunConfig
-from workbench.errors import OutOfMemoryError, SourceError
+from workbench.errors import FeedError, OutOfMemoryError, SourceError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -27,8 +27,12 @@ def bind(
 
     `numpy`: `session.run` on NumPy arrays. `device`: inputs and outputs stay on the device; ONNX Runtime allocates
     the outputs, except under a CUDA graph, which needs fixed addresses. `pinned`: page-locked host arrays. To learn the
-    outputs' shapes, `pinned` and the CUDA graph run the model once while binding.
+    outputs' shapes, `pinned` and the CUDA graph run the model once while binding. Raises `FeedError` for bfloat16
+    outside `device`.
     """
+    foreign = [name for name, array in feeds.items() if array.dtype.name == "bfloat16"]
+    if foreign and config.binding != "device":
+        raise FeedError(f"Input {foreign[0]!r} is bfloat16, a type that NumPy lacks: use binding 'device'.")
     if config.binding == "numpy" or (config.binding == "pinned" and device == "cpu"):
         names = [output.name for output in session.get_outputs()]
         return lambda: session.run(names, feeds, options)
@@ -58,8 +62,10 @@ def _to_device(array: NDArray[Any], device: str, device_id: int) -> ort.OrtValue
     if array.dtype.name != "bfloat16":
         return ort.OrtValue.ortvalue_from_numpy(array, device, device_id)
     kind = onnx.TensorProto.BFLOAT16
-    value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, kind, device, device_id)
     host = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), kind)
+    if device == "cpu":
+        return host
+    value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, kind, device, device_id)
     ort.copy_tensors([host], [value])
     return value
 

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from workbench.capture.model import Input, model_inputs
 from workbench.config import RunConfig
 from workbench.config.strict import nearest
-from workbench.errors import FeedError
+from workbench.errors import FeedError, OutOfMemoryError
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -35,7 +35,8 @@ def make_feeds(model: onnx.ModelProto, config: RunConfig) -> tuple[Feeds, list[s
 
     Floating point inputs are standard normal noise; integers that index a Gather stay inside its table; masks are
     ones, positions count up, other integers are 0. Raises `FeedError`: an unknown input or dimension, a shape that
-    contradicts the signature, an open dimension without a size, or a damaged feed file.
+    contradicts the signature, an open dimension without a size, or a damaged feed file; `OutOfMemoryError` when an
+    input is larger than the host's memory.
     """
     inputs = model_inputs(model)
     _refuse_unknown(config, inputs)
@@ -47,7 +48,13 @@ def make_feeds(model: onnx.ModelProto, config: RunConfig) -> tuple[Feeds, list[s
     feeds = {}
     for index, given in enumerate(inputs):
         shape = _shape(given, config, dims, notes)
-        feeds[given.name] = _values(given, shape, bounds.get(given.name), np.random.default_rng((config.seed, index)))
+        try:
+            rng = np.random.default_rng((config.seed, index))
+            feeds[given.name] = _values(given, shape, bounds.get(given.name), rng)
+        except (MemoryError, OverflowError, ValueError):  # NumPy's words for an array beyond memory or address space
+            raise OutOfMemoryError(
+                f"Input {given.name!r} of shape {list(shape)} does not fit the host's memory: use a smaller one."
+            ) from None
     return _checked(feeds, inputs), notes
 
 
@@ -86,6 +93,8 @@ def _shape(given: Input, config: RunConfig, dims: dict[str, int], notes: list[st
 
 def _size_of(symbol: str, given: Input, dims: dict[str, int], notes: list[str]) -> int:
     """The size of a symbol, or of a sum such as `past_sequence + 1`."""
+    if symbol in dims:
+        return dims[symbol]
     total = 0
     for term in symbol.split("+"):
         word = term.strip()
@@ -153,9 +162,10 @@ def read_feeds(path: Path, inputs: list[Input]) -> Feeds:
                 raise FeedError(f"The feed {file} holds no tensor ({type(error).__name__}): copy it again.") from None
         return feeds
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("not an .npz archive")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("not an .npz archive")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:
         raise FeedError(f"The feeds {path} cannot be read ({error}): save them with numpy.savez.") from None
@@ -179,4 +189,4 @@ def _checked(feeds: Mapping[str, NDArray[Any]], inputs: list[Input]) -> Feeds:
             raise FeedError(f"Input {given.name!r} takes shape [{wanted}], not {got}: give one that fits.")
         if array.dtype.name != given.dtype:
             raise FeedError(f"Input {given.name!r} takes {given.dtype}, not {array.dtype.name}: convert the feed.")
-    return {given.name: np.ascontiguousarray(feeds[given.name]) for given in inputs}
+    return {given.name: np.asarray(feeds[given.name], order="C") for given in inputs}

@@ -154,13 +154,14 @@ def _notes(series: Series, warmup: int, interval: Interval, budget: Budget) -> l
     notes = []
     if interval.relative_half_width > budget.relative_ci:
         notes.append(
-            f"The median is known to ±{interval.relative_half_width:.1%} only, {budget.relative_ci:.1%} was wanted."
+            f"The median is known to ±{100 * interval.relative_half_width:.1f} % only; "
+            f"±{100 * budget.relative_ci:.1f} % was wanted."
         )
     if len(kept) >= 20:
         early, late = np.median(kept[: len(kept) // 2]), np.median(kept[len(kept) // 2 :])
         drift = (late - early) / interval.median
         if abs(drift) > UNSTABLE_SPREAD:
-            notes.append(f"The latency drifts: the second half of the calls is {drift:+.1%} against the first.")
+            notes.append(f"The latency drifts: the second half of the calls is {100 * drift:+.1f} % against the first.")
         p95 = np.quantile(kept, 0.95)
         if p95 > 1.5 * interval.median:
             notes.append(f"The latency is unstable: one call in twenty takes over {p95 / interval.median:.1f} medians.")

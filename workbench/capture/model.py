@@ -9,7 +9,7 @@ from typing import Final
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from workbench.errors import ModelError
 
@@ -52,7 +52,7 @@ def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         file = path.parent / entries.get("location", "")
-        needed = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        needed = sum(int(text) for key in ("offset", "length") if (text := entries.get(key, "0")).isdecimal())
         if not file.is_file():
             raise ModelError(f"The model {path.name} keeps its weights in {file}, which is missing: copy it there too.")
         if file.stat().st_size < needed:
@@ -70,10 +70,16 @@ def model_inputs(model: onnx.ModelProto) -> list[Input]:
 def _input(value: onnx.ValueInfoProto) -> Input:
     if not value.type.HasField("tensor_type"):
         raise ModelError(f"Input {value.name!r} is no tensor, which cannot be fed: profile a part of the model.")
+    return Input(value.name, *type_and_shape(value))
+
+
+def type_and_shape(value: onnx.ValueInfoProto) -> tuple[str, tuple[int | str | None, ...]]:
+    """NumPy-style dtype name (`undefined` for what is no tensor) and dimensions of a model's input or output."""
     tensor = value.type.tensor_type
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim)
-    dtype = helper.tensor_dtype_to_string(tensor.elem_type).rpartition(".")[2].lower()
-    return Input(value.name, "float32" if dtype == "float" else "float64" if dtype == "double" else dtype, shape)
+    known = TensorProto.DataType.values()
+    dtype = TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type in known else "undefined"
+    return {"float": "float32", "double": "float64"}.get(dtype, dtype), shape
 
 
 def sha256(path: Path) -> str:
@@ -109,7 +115,11 @@ def rebatch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
         value.type.tensor_type.ClearField("shape")
     del new.graph.value_info[:]
     _open_reshapes(new, next(iter(old)))
-    inferred = onnx.shape_inference.infer_shapes(new, data_prop=True)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(new, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        cause = " ".join(str(error).split())
+        raise ModelError(f"The model does not fit batch {batch} ({cause}): export it with a symbolic batch.") from None
     for value in inferred.graph.output:
         dims = value.type.tensor_type.shape.dim
         if dims and dims[0].HasField("dim_value") and dims[0].dim_value != batch:

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import pyarrow as pa
 import pynvml
 
-from workbench.capture.machine import nvml
+from workbench.capture.machine import nvml, nvml_handle
 from workbench.runs.manifest import SourceInfo
 
 SAMPLE_INTERVAL_S: Final = 0.02
@@ -62,7 +62,7 @@ class DeviceSampler:
     def _run(self) -> None:
         try:
             with nvml():
-                handle = pynvml.nvmlDeviceGetHandleByIndex(self.device_id)
+                handle = nvml_handle(self.device_id)
                 gpm = self._open_gpm(handle) if self._want_gpm else None
                 readers = _working_readers(handle)
                 self.nvml_source = SourceInfo(state="present")
@@ -70,8 +70,8 @@ class DeviceSampler:
                     now = time.time_ns()
                     for reader in readers:
                         self._samples.extend((now, metric, value) for metric, value in reader(handle))
-                    if gpm is not None:
-                        self._counters.extend(gpm.read(handle))
+                    if gpm is not None and not self._read_gpm(gpm, handle):
+                        gpm = None
                     self._stop.wait(SAMPLE_INTERVAL_S)
         except Exception as error:
             self.nvml_source = SourceInfo(state="failed", reason=str(error))
@@ -85,12 +85,23 @@ class DeviceSampler:
                 return None
             gpm = _Gpm(handle)
         except pynvml.NVMLError as error:
-            self.gpm_source = SourceInfo(
-                state="failed", reason=f"GPM was refused ({error}); run as root or allow counters in the container"
-            )
+            self._gpm_refused(error)
             return None
         self.gpm_source = SourceInfo(state="present")
         return gpm
+
+    def _read_gpm(self, gpm: _Gpm, handle: Any) -> bool:
+        try:
+            self._counters.extend(gpm.read(handle))
+        except pynvml.NVMLError as error:
+            self._gpm_refused(error)
+            return False
+        return True
+
+    def _gpm_refused(self, error: pynvml.NVMLError) -> None:
+        self.gpm_source = SourceInfo(
+            state="failed", reason=f"GPM was refused ({error}); run as root or allow counters in the container"
+        )
 
     def samples(self) -> pa.Table:
         """Rows of the table `samples`."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from workbench.capture.feeds import make_feeds
-from workbench.capture.model import has_fixed_batch, model_inputs, read_model, rebatch, sha256
+from workbench.capture.model import has_fixed_batch, model_inputs, read_model, rebatch, sha256, type_and_shape
 from workbench.config import RunConfig
 from workbench.runs.manifest import ModelInfo, TensorInfo
 from workbench.runs.writer import full_disk_is_said
@@ -71,7 +71,5 @@ def prepare(config: RunConfig, folder: Path) -> Prepared:
 
 
 def _output(value: onnx.ValueInfoProto) -> TensorInfo:
-    tensor = value.type.tensor_type
-    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-    dims = [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim]
-    return TensorInfo(name=value.name, type=kind, shape=dims)
+    dtype, shape = type_and_shape(value)
+    return TensorInfo(name=value.name, type=dtype, shape=list(shape))

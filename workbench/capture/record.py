@@ -15,29 +15,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from workbench.capture.ceilings.child import measure_in_process
-from workbench.capture.cupti import cupti_problem
-from workbench.capture.machine import describe_device, gpu_present, software_versions
-from workbench.capture.nsys import nsys_command, nsys_problem, read_report
+from workbench.capture.machine import describe_device, software_versions
+from workbench.capture.nsys import nsys_command, read_report
 from workbench.capture.nvml import DeviceSampler
 from workbench.capture.prepare import Prepared, prepare
 from workbench.capture.process import Outcome, run_worker
+from workbench.capture.resolve import Activity, Device, resolve_activity, resolve_device
 from workbench.capture.worker import WorkerSpec, write_device_tables
 from workbench.config import RunConfig
-from workbench.errors import (
-    ConfigError,
-    CpuFallbackError,
-    DiskFullError,
-    NoDriverError,
-    SourceError,
-    WorkbenchError,
-)
+from workbench.errors import CpuFallbackError, DiskFullError, SourceError, WorkbenchError
 from workbench.runs.manifest import Ceilings, LatencyInfo, Manifest, PassInfo, SourceInfo
 from workbench.runs.schema import TABLES
 from workbench.runs.writer import GRAPH, new_run_folder, write_manifest, write_table
 from workbench.version import __version__
 
-Activity = Literal["auto", "cupti", "nsys", "none"]
-Device = Literal["cuda", "cpu"]
 Progress = Callable[[str, float], None]
 """Called with the name of what is going on and how much of it is done, 0..1."""
 
@@ -82,17 +73,18 @@ def record(
     with new_run_folder(target) as folder:
         prepared = prepare(config, folder)
         recording = _Recording(config, prepared, device, folder, timeout_s, progress)
-        recording.sources[source if source != "none" else "activity"] = SourceInfo(
-            state="present" if source != "none" else "absent", reason=refusal
-        )
         try:
             _latency_pass(recording)
         except CpuFallbackError as error:
             if not config.allow_cpu:
                 raise
             recording.notes.append(f"Measured on the CPU, as allowed: {error}")
-            recording.device, source = "cpu", "none"
+            recording.device = "cpu"
+            source, refusal = resolve_activity(activity, "cpu")
             _latency_pass(recording)
+        recording.sources[source if source != "none" else "activity"] = SourceInfo(
+            state="present" if source != "none" else "absent", reason=refusal
+        )
         if recording.device == "cuda":
             _counters_pass(recording)
             _activity_pass(recording, source)
@@ -103,41 +95,6 @@ def record(
         ceilings = _ceilings(recording)
         _finish(recording, ceilings)
     return target
-
-
-def resolve_device(config: RunConfig) -> Device:
-    """`cuda` or `cpu`. Raises `NoDriverError` when the configuration needs a GPU and there is none."""
-    if config.provider == "cpu":
-        return "cpu"
-    if gpu_present():
-        return "cuda"
-    needs = "provider 'cuda'" if config.provider == "cuda" else "cuda_graph" if config.cuda_graph else None
-    needs = needs or ("binding 'pinned'" if config.binding == "pinned" else None)
-    if needs and not config.allow_cpu:
-        raise NoDriverError(
-            f"{needs} needs an NVIDIA GPU, and no NVIDIA driver answers here: install the driver, start the container "
-            "with its GPUs, or accept the CPU with --allow-cpu."
-        )
-    return "cpu"
-
-
-def resolve_activity(activity: Activity, device: Device) -> tuple[Literal["cupti", "nsys", "none"], str]:
-    """The source of device work, and why there is none; raises `SourceError` when the one asked for is missing."""
-    if device == "cpu":
-        return "none", "the run is on the CPU"
-    problems = {"cupti": cupti_problem, "nsys": nsys_problem}
-    if activity == "none":
-        return "none", "switched off"
-    if activity != "auto":
-        problem = problems[activity]()
-        if problem:
-            raise SourceError(f"{problem}, or use --activity auto.")
-        return activity, ""
-    if not cupti_problem():
-        return "cupti", ""
-    if not nsys_problem():
-        return "nsys", ""
-    return "none", f"{cupti_problem()}; {nsys_problem()}"
 
 
 def _run_pass(
@@ -303,10 +260,3 @@ def _finish(recording: _Recording, ceilings: Ceilings) -> None:
             notes=recording.notes + recording.prepared.notes,
         ),
     )
-
-
-def check_activity(name: str) -> Activity:
-    """The name as an `Activity`; raises `ConfigError`."""
-    if name not in ("auto", "cupti", "nsys", "none"):
-        raise ConfigError(f"Unknown activity source {name!r}: known are auto, cupti, nsys and none.")
-    return name  # type: ignore[return-value]

@@ -123,9 +123,16 @@ def run_options(config: RunConfig) -> ort.RunOptions | None:
 _OUT_OF_MEMORY: Final = re.compile(r"failed to allocate|out of memory|bad_alloc|BFCArena|ERROR_OUT_OF_MEMORY", re.I)
 _NO_KERNEL: Final = re.compile(r"could not find an implementation for (?:the node )?(?P<op>[\w.:/()]+)", re.I)
 _NO_OPERATOR: Final = re.compile(r"(?:No Op registered for|Fatal error: )\s*(?P<op>[\w.:]+)", re.I)
-_WRONG_INPUT: Final = re.compile(r"invalid (?:dimensions|rank|feed)|unexpected input data type", re.I)
-_BAD_MODEL: Final = re.compile(r"INVALID_PROTOBUF|INVALID_GRAPH|NO_MODEL|NO_SUCHFILE|Protobuf parsing|opset", re.I)
-_TAG: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_WRONG_INPUT: Final = re.compile(
+    r"invalid (?:dimensions|rank|feed|input name)|unexpected input data type|dimension mismatch|cannot be reshaped|"
+    r"out of data bounds|attempting to broadcast",
+    re.I,
+)
+_BAD_MODEL: Final = re.compile(
+    r"INVALID_PROTOBUF|INVALID_GRAPH|NO_MODEL|NO_SUCHFILE|Invalid model|Protobuf parsing|opset|IR version", re.I
+)
+# the status tag, and the place in ONNX Runtime's source with its function's signature
+_NOISE: Final = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/onnxruntime_src/\S+:\d+ .*?\) (?:const )?")
 
 
 def explain(error: BaseException) -> WorkbenchError:
@@ -133,13 +140,13 @@ def explain(error: BaseException) -> WorkbenchError:
     if isinstance(error, WorkbenchError):
         return error
     text = " ".join(str(error).split())
-    cause = _TAG.sub("", text)[:300].rstrip(". ")
+    cause = _NOISE.sub("", text)[:300].rstrip(". ")
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
         return OutOfMemoryError(f"Out of memory ({cause}): use a smaller batch or shape, or raise cuda.gpu_mem_limit.")
     if found := _NO_KERNEL.search(text) or _NO_OPERATOR.search(text):
         return UnsupportedModelError(
-            f"ONNX Runtime has no implementation of {found['op']} here: export the model without it, or register the "
-            "custom operator's library."
+            f"ONNX Runtime has no implementation of {found['op']} here: export the model without it, or update "
+            "onnxruntime."
         )
     if _WRONG_INPUT.search(text):
         return FeedError(f"The inputs do not fit the model ({cause}): give matching --shape, --dim or --feeds.")

@@ -22,7 +22,7 @@ from workbench.capture.trace_log import RangeLog
 from workbench.config import RunConfig
 from workbench.errors import DiskFullError, OutOfMemoryError, WorkbenchError
 from workbench.runs.calls import assign_calls
-from workbench.runs.writer import full_disk_is_said, write_table
+from workbench.runs.writer import full_disk_is_suspected, write_table
 
 EVENT_MARK: Final = "@workbench "
 FAILED: Final = 3  # exit status when an error was reported as an event
@@ -93,7 +93,7 @@ class Worker:
             if spec.device == "cuda":
                 preload_cuda_libraries()
         profiled = spec.pass_name == "nodes"
-        with log.range("session"), full_disk_is_said(self.folder):
+        with log.range("session"), full_disk_is_suspected(self.folder):
             session = create_session(
                 spec.model,
                 spec.config,
@@ -192,9 +192,9 @@ class Worker:
         from workbench.runs.ort_profile import read_ort_profile
 
         start_ns = int(session.get_profiling_start_time_ns())
-        with full_disk_is_said(self.folder):
-            profile = Path(session.end_profiling())
-        for name, table in read_ort_profile(profile, start_ns).items():
+        with full_disk_is_suspected(self.folder):
+            tables = read_ort_profile(Path(session.end_profiling()), start_ns)
+        for name, table in tables.items():
             # The worker's clock decides which call an event belongs to; ORT may run once more to learn shapes.
             calls = assign_calls(table["start_ns"].to_numpy(), call_starts - 1000, call_ends)
             at = table.column_names.index("call")

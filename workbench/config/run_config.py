@@ -106,27 +106,16 @@ class RunConfig(Strict):
             raise ConfigError("Option 'cuda_graph' cannot be timed without synchronisation: drop that run option.")
         if self.binding == "pinned" and self.provider == "cpu":
             raise ConfigError("Binding 'pinned' needs a GPU to copy to, but provider is 'cpu': use 'numpy'.")
-        if self.feeds and (self.shapes or self.dims):
-            raise ConfigError("Options 'shapes' and 'dims' make inputs, but 'feeds' reads them from a file: give one.")
+        if self.feeds and (self.shapes or self.dims or self.batch):
+            raise ConfigError(
+                "Options 'shapes', 'dims' and 'batch' size made inputs, but 'feeds' reads them from a file: give one."
+            )
         return self
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a YAML (`.yaml`, `.yml`) or JSON (`.json`) file; raises `ConfigError`."""
-        import yaml  # here, because a bare GPU host gets its configuration as JSON
-
-        file = Path(path)
-        try:
-            text = file.read_text(encoding="utf-8")
-            data = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-        except OSError as error:
-            raise ConfigError(f"Cannot read the configuration {file}: {error.strerror}.") from None
-        except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
-            cause = " ".join(str(error).split())
-            raise ConfigError(f"The configuration {file} is not valid {file.suffix.lstrip('.')}: {cause}.") from None
-        if not isinstance(data, dict):
-            raise ConfigError(f"The configuration {file} holds no mapping of options: start it with 'model: …'.")
-        return cls(**data)
+        return cls(**read_options(Path(path)))
 
     def save(self, path: str | Path) -> None:
         """Write what is set, as YAML or JSON by the file's suffix; `load` reads it back to an equal config."""
@@ -136,3 +125,24 @@ class RunConfig(Strict):
         data = self.model_dump(mode="json", exclude_unset=True)
         text = json.dumps(data, indent=2) if file.suffix == ".json" else yaml.safe_dump(data, sort_keys=False)
         file.write_text(text, encoding="utf-8")
+
+
+def read_options(file: Path) -> dict[str, Any]:
+    """The options that a YAML or JSON file holds, not yet validated, so that others may be laid over them.
+
+    Raises `ConfigError` when the file cannot be read or holds something else.
+    """
+    import yaml  # here, because a bare GPU host gets its configuration as JSON
+
+    as_json = file.suffix == ".json"
+    try:
+        text = file.read_text(encoding="utf-8")
+        data = json.loads(text) if as_json else yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {file}: {error.strerror}.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        cause = " ".join(str(error).split())
+        raise ConfigError(f"The configuration {file} is not valid {'JSON' if as_json else 'YAML'}: {cause}.") from None
+    if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
+        raise ConfigError(f"The configuration {file} holds no mapping of options: start it with 'model: …'.")
+    return data

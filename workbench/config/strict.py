@@ -35,8 +35,8 @@ class Strict(BaseModel):
         if isinstance(data, dict):
             for name in data:
                 if name not in cls.model_fields:
-                    section = "" if cls.__name__ == "RunConfig" else f" of {cls.__name__}"
-                    raise ConfigError(f"Unknown option {name!r}{section}: {nearest(str(name), cls.model_fields)}")
+                    hint = nearest(str(name), cls.model_fields)
+                    raise ConfigError(f"Unknown option {name!r}{_section(cls.__name__)}: {hint}")
         return data
 
     def changed(self, **changes: Any) -> Self:
@@ -44,8 +44,12 @@ class Strict(BaseModel):
         return type(self)(**{**self.model_dump(exclude_unset=True), **changes})
 
 
+def _section(group: str) -> str:
+    return "" if group == "RunConfig" else f" of {group}"
+
+
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     got = f" (got {first['input']!r})" if not isinstance(first["input"], dict) else ""
-    return f"Option {where!r} cannot be used: {first['msg']}{got}."
+    return f"Option {where!r}{_section(error.title)} cannot be used: {first['msg']}{got}."

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from workbench.analysis.conditions import disturbances
 from workbench.analysis.device_work import call_times
 from workbench.analysis.node_times import NODES_PASS, NodeTimes, RunLike, node_times
-from workbench.analysis.thresholds import SPEED_DIFFERENCE
+from workbench.analysis.thresholds import BEYOND_CEILING, BEYOND_SHARE, SPEED_DIFFERENCE
 from workbench.analysis.work import coverage
 from workbench.diagnosis.confidence import ceiling_sigma, confidence
 from workbench.diagnosis.counters import Corroboration, corroborate
@@ -142,7 +142,8 @@ def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo, node
     shares = pieces.shares()
     verdict = judge(shares)
     causes = pieces.launch_causes()
-    speed = float(speed_difference(bare.median_ns, Traced.of(calls)))
+    traced = Traced.of(calls)
+    speed = float(speed_difference(bare.median_ns, traced))
     corroboration = corroborate(run, manifest, nodes)
     names_launch = "launch" in (verdict.name, *(verdict.pair or ()))
     return Diagnosis(
@@ -152,13 +153,13 @@ def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo, node
         shares={name: float(shares[name]) for name in SHARES},
         latency=bare,
         pieces=pieces,
-        traced={str(name): float(value) for name, value in traced_calls.median().items()},
+        traced={"wall_ns": float(traced_calls["wall_ns"].median()), **_as_columns(traced)},
         attributed=attributed,
         work_coverage=_coverage(nodes),
         corroboration=corroboration,
         missing=missing,
         not_applicable=[],
-        notes=disturbances(run) + _notes(manifest, bare, speed, traced_calls.median().to_dict()),
+        notes=disturbances(run) + _notes(manifest, bare, speed, nodes, replayed=bool(traced.replay)),
         nodes=nodes,
     )
 
@@ -178,7 +179,7 @@ def _diagnose_cpu(manifest: Manifest, bare: LatencyInfo, nodes: NodeTimes | None
     shares = pieces.shares()
     verdict = judge(shares)
     names_launch = "launch" in (verdict.name, *(verdict.pair or ()))
-    notes = _notes(manifest, bare, 1.0, {})
+    notes = _notes(manifest, bare, 1.0, nodes, replayed=False)
     if np.median(per_call) > bare.median_ns:
         notes.append("The profiled pass ran slower than the bare one: its node times were scaled down in proportion.")
     return Diagnosis(
@@ -203,8 +204,7 @@ def _unknown(
     bare: LatencyInfo, missing: list[str], why: str, nodes: NodeTimes | None, not_applicable: list[str] | None = None
 ) -> Diagnosis:
     """Nothing but the latency is known: all of the time is "other", and any class would be a guess."""
-    unused = not_applicable or []
-    shares = {name: None if name in unused else float(name == "other") for name in SHARES}
+    shares = {name: 1.0 if name == "other" else None for name in SHARES}
     reason = f"Only the latency is known, because {why}."
     return Diagnosis(
         verdict=Verdict(INCONCLUSIVE, None, None, reason),
@@ -218,10 +218,22 @@ def _unknown(
         work_coverage=_coverage(nodes),
         corroboration=[],
         missing=missing,
-        not_applicable=unused,
+        not_applicable=not_applicable or [],
         notes=[],
         nodes=nodes,
     )
+
+
+def _as_columns(traced: Traced) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(TRACED_COLUMNS, traced, strict=True)}
+
+
+def _beyond_ceilings(nodes: NodeTimes | None) -> float:
+    """Fraction of node time in nodes that are faster than their bound at the ceilings, beyond doubt."""
+    if nodes is None or not nodes.nodes["time_ns"].sum():
+        return 0.0
+    table = nodes.nodes
+    return float(table.loc[table["efficiency"] > BEYOND_CEILING, "time_ns"].sum() / table["time_ns"].sum())
 
 
 def _floats(pieces: Pieces) -> Pieces:
@@ -252,13 +264,21 @@ def _coverage(nodes: NodeTimes | None) -> float | None:
     return None if np.isnan(found) else found
 
 
-def _notes(manifest: Manifest, bare: LatencyInfo, speed: float, traced: dict[Any, float]) -> list[str]:
+def _notes(
+    manifest: Manifest, bare: LatencyInfo, speed: float, nodes: NodeTimes | None, *, replayed: bool
+) -> list[str]:
     notes = [*manifest.notes, *bare.notes]
     if abs(speed - 1) > SPEED_DIFFERENCE:
         said = "faster than the traced device work allows" if speed < 1 else "slower than the traced ones"
         notes.append(
             f"The bare calls ran {said}: the passes saw different speeds, and traced times were scaled by {speed:.2f}."
         )
-    if traced.get("replay_ns"):
+    beyond = _beyond_ceilings(nodes)
+    if beyond > BEYOND_SHARE:
+        notes.append(
+            f"Nodes with {100 * beyond:.0f} % of the time beat the measured ceilings: their data stays "
+            "in caches, or the ceilings were measured while the machine was busy."
+        )
+    if replayed:
         notes.append("A graph replay counts as busy; what it takes beyond its kernels is launch latency.")
     return notes

@@ -46,11 +46,11 @@ def judge(shares: dict[str, float]) -> Verdict:
     """The verdict on one set of shares, with its reason in a sentence."""
     label = str(labels(shares)[0])
     first, second = sorted(CLASSES, key=lambda name: -shares[name])[:2]
-    said = f"{first} holds {shares[first]:.0%} of the time, {second} {shares[second]:.0%}"
+    said = f"{first} holds {100 * shares[first]:.0f} % of the time, {second} {100 * shares[second]:.0f} %"
     if label == first:
         return Verdict(first, second, None, f"{said}.")
     if _AND in label:
         return Verdict(INCONCLUSIVE, second, (first, second), f"{said}: the two are too close to name one.")
     if shares["other"] > shares[first]:
-        return Verdict(INCONCLUSIVE, first, None, f"{shares['other']:.0%} of the time could not be classed.")
+        return Verdict(INCONCLUSIVE, first, None, f"{100 * shares['other']:.0f} % of the time could not be classed.")
     return Verdict(INCONCLUSIVE, second, None, f"{said}: no class is large and clear enough to name the run.")

@@ -1,0 +1,1 @@
+"""Tables in, plotly figure out: every figure is a pure function and works offline."""

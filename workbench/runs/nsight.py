@@ -26,6 +26,7 @@ _SYNC_CALLS: Final = {
     "cudaStreamWaitEvent": "stream_wait_event",
 }
 
+_START_TIME: Final = "TARGET_INFO_SESSION_START_TIME"
 _DEVICE: Final = {
     "start_ns": "start",
     "end_ns": "end",
@@ -77,17 +78,19 @@ def read_nsight(path: Path, process: int) -> dict[str, pa.Table]:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
             tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if "TARGET_INFO_SESSION_START_TIME" not in tables:
+            begun = _START_TIME in tables and database.execute(f"SELECT utcEpochNs FROM {_START_TIME}").fetchone()
+            if not begun:
                 raise SourceError(f"{path.name} says no start time, so its clock cannot be joined: export it again.")
-            epoch_ns = database.execute("SELECT utcEpochNs FROM TARGET_INFO_SESSION_START_TIME").fetchone()[0]
             strings = dict(database.execute("SELECT id, value FROM StringIds")) if "StringIds" in tables else {}
             found = {
-                name: _read(database, source, columns, process, int(epoch_ns), strings)
+                name: _read(database, source, columns, process, int(begun[0]), strings)
                 for name, (source, columns) in _COLUMNS.items()
                 if source in tables
             }
     except sqlite3.Error as error:
         raise SourceError(f"The Nsight Systems export {path.name} cannot be read ({error}): export it again.") from None
+    except (KeyError, TypeError):
+        raise SourceError(f"{path.name} lacks the times of its rows, or holds no numbers: export it again.") from None
     if "syncs" in found and "launches" in found:
         found["syncs"] = _named_by_caller(found["syncs"], found["launches"])
     return found

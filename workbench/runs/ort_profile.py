@@ -26,9 +26,16 @@ def read_ort_profile(path: Path, start_ns: int) -> dict[str, pa.Table]:
     `call` counts the `model_run` events in order of time, starting at 0.
     """
     try:
-        events = json.loads(path.read_text(encoding="utf-8"))
+        return _tables(json.loads(path.read_text(encoding="utf-8")), start_ns)
     except (OSError, ValueError) as error:
         raise SourceError(f"The ONNX Runtime profile {path.name} cannot be read ({error}): record it again.") from None
+    except (AttributeError, KeyError, TypeError):
+        raise SourceError(f"{path.name} is no list of ONNX Runtime profiler events: record it again.") from None
+
+
+def _tables(events: list[dict[str, Any]], start_ns: int) -> dict[str, pa.Table]:
+    if not isinstance(events, list):
+        raise TypeError
     complete = [event for event in events if event.get("ph") == "X"]
     nodes = [e for e in complete if e.get("cat") == "Node" and e["name"].endswith(_NODE_SUFFIX)]
     session = [e for e in complete if e.get("cat") == "Session"]

@@ -52,7 +52,7 @@ class RunFolder:
             file = self.folder / f"{name}.parquet"
             schema = TABLES[name]
             try:
-                known = pq.read_table(file, columns=None) if file.is_file() else schema.empty_table()
+                known = pq.read_table(file) if file.is_file() else schema.empty_table()
                 frame = to_table(name, known.select([c for c in known.column_names if c in schema.names]))
             except (pa.ArrowException, OSError) as error:
                 raise RunFolderError(f"Table {file} is damaged ({error}): record or copy the run again.") from None
@@ -88,7 +88,7 @@ def _read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        major, minor = data["schema_version"]
+        major, minor = map(int, data["schema_version"])
     except OSError:
         raise RunFolderError(f"{folder} is not a run: it holds no readable {MANIFEST}.") from None
     except (ValueError, KeyError, TypeError):

@@ -13,13 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workbench.errors import DiskFullError, RunFolderError
+from workbench.errors import DiskFullError, RunFolderError, WorkbenchError
 from workbench.runs.manifest import Manifest
 from workbench.runs.schema import TABLES
 
 MANIFEST = "manifest.json"
 GRAPH = "graph.onnx"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PROBE_BYTES = 64 << 10  # more than a block of any file system
 
 
 @contextmanager
@@ -32,6 +33,21 @@ def full_disk_is_said(where: Path) -> Iterator[None]:
             raise DiskFullError(
                 f"The disk that holds {where} is full: free some space or choose another folder with --out."
             ) from None
+        raise
+
+
+@contextmanager
+def full_disk_is_suspected(folder: Path) -> Iterator[None]:
+    """For a library that writes into `folder` and fails without a reason: try whether its largest file can grow.
+
+    Raises `DiskFullError` in the place of another `WorkbenchError`, and damages that file; other errors pass through.
+    """
+    try:
+        yield
+    except WorkbenchError:
+        largest = max(folder.iterdir(), key=lambda file: file.stat().st_size)
+        with full_disk_is_said(folder), largest.open("ab") as file:
+            file.write(bytes(_PROBE_BYTES))
         raise
 
 
@@ -59,18 +75,33 @@ def write_table(folder: Path, name: str, columns: Mapping[str, Sequence[Any]] | 
 def new_run_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, renamed to `target` when the block ends well and removed when it does not.
 
-    Raises `RunFolderError` when `target` exists already: a run is immutable.
+    Raises `RunFolderError` when `target` exists already (a run is immutable) or cannot be made.
     """
-    if target.exists():
-        raise RunFolderError(f"The folder {target} exists already: remove it or choose another name with --out.")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    with full_disk_is_said(target):
-        try:
+    try:
+        with _refusal_is_said(target):
+            if target.exists():
+                raise RunFolderError(
+                    f"The folder {target} exists already: remove it or choose another name with --out."
+                )
             partial.mkdir(parents=True)
+        with full_disk_is_said(target):
             yield partial
+        with _refusal_is_said(target):
             partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _refusal_is_said(target: Path) -> Iterator[None]:
+    try:
+        with full_disk_is_said(target):
+            yield
+    except OSError as error:
+        raise RunFolderError(
+            f"The folder {target} cannot be made ({error.strerror}): choose another place with --out."
+        ) from None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

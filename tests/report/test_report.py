@@ -1,0 +1,316 @@
+"""The report is complete, can be checked by hand, asks the network for nothing and gives nothing away."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workbench.diagnosis.diagnosis import diagnose
+from workbench.diagnosis.shares import SHARES
+from workbench.errors import ConfigError
+from workbench.report import facts
+from workbench.report.html import render_report, write_report
+from workbench.report.levers import levers
+from workbench.report.redact import flat, without_folders
+from workbench.report.text import MOST_LINES, summary
+from workbench.runs.manifest import DeviceInfo, PassInfo, SourceInfo
+from workbench.runs.reader import RunFolder
+
+HOSTILE = "</script><script>alert(1)</script>"
+SECTIONS = (
+    "verdict arithmetic help timeline nodes roofline latency device copies configuration sources reading".split()
+)
+LARGEST_BYTES = 2_500_000
+
+
+class Hostile(RunFolder):
+    """A run whose names try to break out of the page."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        model = self.manifest.model.model_copy(update={"name": HOSTILE})
+        self.manifest = self.manifest.model_copy(update={"model": model, "notes": [HOSTILE]})
+
+    def table(self, name: str) -> pd.DataFrame:
+        found = super().table(name)
+        return found.assign(name=HOSTILE, op_type=HOSTILE) if name == "nodes" else (
+            found.assign(name=HOSTILE + found["name"]) if name == "kernels" else found
+        )
+
+
+class WithoutGpu(RunFolder):
+    """The same nodes as if a CPU had run them: no device, no pass that needs one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        skipped = "the run is on the CPU"
+        passes = self.manifest.passes | {
+            name: PassInfo(name=name, state="skipped", reason=skipped) for name in ("activity", "counters")
+        }
+        update = {
+            "device": DeviceInfo(kind="cpu", name="Some CPU", cores=8),
+            "passes": passes,
+            "sources": {"activity": SourceInfo(state="absent", reason=skipped)},
+        }
+        self.manifest = self.manifest.model_copy(update=update)
+
+    def table(self, name: str) -> pd.DataFrame:
+        found = super().table(name)
+        return found if name in ("latency", "nodes", "steps", "ranges", "session_events") else found.iloc[:0]
+
+
+class WithoutNodes(RunFolder):
+    """A run whose nodes pass failed, with a reason that names a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        failed = PassInfo(name="nodes", state="failed", reason="No space left for '/home/jane doe/x/profile.json'.")
+        update = {"passes": self.manifest.passes | {"nodes": failed}, "complete": False}
+        self.manifest = self.manifest.model_copy(update=update)
+
+
+class Page(HTMLParser):
+    """Ids, visible text, addresses and scripts of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.scripts: list[tuple[str | None, str]] = []
+        self.texts: list[str] = []
+        self._inside: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action") and value]
+        if tag in ("script", "style"):
+            self._inside.append(tag)
+        if tag == "script":
+            self.scripts.append((given.get("id"), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self._inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == ["script"]:
+            name, before = self.scripts[-1]
+            self.scripts[-1] = (name, before + data)
+        elif not self._inside and data.strip():
+            self.texts.append(" ".join(data.split()))
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)
+
+    def packed(self, name: str) -> str:
+        return gzip.decompress(base64.b64decode(dict(self.scripts)[name])).decode()
+
+
+def page_of(run: RunFolder) -> Page:
+    return Page(render_report(run, diagnose(run)))
+
+
+@pytest.fixture(scope="module")
+def page(h200: Path) -> Page:
+    return page_of(RunFolder(h200 / "compute_numpy"))
+
+
+def test_sections_stand_in_their_order(page: Page) -> None:
+    assert [name for name in page.ids if name in SECTIONS] == list(SECTIONS)
+    assert page.texts.index("PCIe copies") < page.texts.index("The arithmetic")
+
+
+def test_every_figure_is_in_the_page_once(page: Page) -> None:
+    figures = json.loads(page.packed("figures"))
+    assert list(figures) == ["shares", "timeline", "nodes", "roofline", "latency", "samples"]
+    assert all(figure["data"] for figure in figures.values())
+    assert [name for name in page.ids if name.startswith("figure-")] == [f"figure-{name}" for name in figures]
+
+
+def test_the_page_is_small_and_asks_for_nothing(h200: Path, page: Page) -> None:
+    run = RunFolder(h200 / "launch_device_nsys")
+    assert len(render_report(run, diagnose(run)).encode()) < LARGEST_BYTES
+    assert all(address.startswith("#") for address in page.addresses)
+    assert {address[1:] for address in page.addresses} <= set(page.ids)
+
+
+def test_the_same_run_gives_the_same_page(h200: Path) -> None:
+    first, second = (RunFolder(h200 / "pcie_numpy") for _ in range(2))
+    assert render_report(first, diagnose(first)) == render_report(second, diagnose(second))
+
+
+@pytest.mark.parametrize("name", ["compute_numpy", "launch_device", "launch_device_graph", "decoder_device"])
+def test_shares_can_be_redone_by_hand_from_the_lines(h200: Path, name: str) -> None:
+    diagnosis = diagnose(RunFolder(h200 / name))
+    lines = facts.arithmetic(diagnosis, "cuda")
+    used = [int(line.used.replace(",", "")) for line in lines]
+    total = used[0]
+    by_class: dict[str, int] = {}
+    for line, nanoseconds in zip(lines, used, strict=True):
+        if line.counts_as:
+            by_class[line.counts_as] = by_class.get(line.counts_as, 0) + nanoseconds
+    shown = {share.name: share.fraction for share in facts.shares(diagnosis, "cuda")}
+    assert {name: value / total for name, value in by_class.items()} == pytest.approx(shown, abs=1e-4)
+    parents = [at for at, line in enumerate(lines) if line.depth == 0][1:]
+    for at, end in zip(parents, [*parents[1:], len(lines)], strict=True):
+        if end > at + 1:
+            assert sum(used[at + 1 : end]) == pytest.approx(used[at], abs=3)  # each is rounded to a nanosecond
+    assert sum(used[at] for at in parents) == pytest.approx(total, abs=3)
+
+
+def test_the_verdict_and_its_confidence_are_said(page: Page) -> None:
+    assert "of 1,000 perturbed recomputations (not yet calibrated on labelled runs)" in page.text
+    assert "They were not tried here." in page.text
+
+
+def test_copies_say_what_they_carry(page: Page) -> None:
+    at = page.texts.index("input x")
+    assert page.texts[at + 1 : at + 5] == ["h2d", "pageable → device", "1", "33.6 MB"]
+    assert "output y" in page.texts
+
+
+def test_the_last_row_sums_the_nodes_that_are_left_out(h200: Path) -> None:
+    run = RunFolder(h200 / "decoder_device")
+    found = page_of(run)
+    count = len(diagnose(run).nodes.nodes)  # type: ignore[union-attr]
+    assert f"{count - 25} other nodes" in found.texts
+
+
+def test_hostile_names_stay_text(h200: Path) -> None:
+    run = Hostile(h200 / "compute_numpy")
+    rendered = render_report(run, diagnose(run))
+    assert "<script>alert" not in rendered
+    found = Page(rendered)
+    assert [name for name, _ in found.scripts] == ["plotly-js", "figures", None]
+    assert HOSTILE in found.text
+    assert "<script>" not in found.packed("figures")
+
+
+def test_a_policy_forbids_requests_and_foreign_scripts(h200: Path) -> None:
+    run = RunFolder(h200 / "pcie_numpy")
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', render_report(run, diagnose(run)))
+    assert policy
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].replace("&#39;", "'").split(";"))
+    assert rules["default-src"] == "'none'"
+    assert "unsafe" not in rules["script-src"]
+    assert "http" not in policy[1]
+
+
+def test_a_cpu_run_says_what_does_not_apply(h200: Path) -> None:
+    run = WithoutGpu(h200 / "resnet50_b1_device")
+    diagnosis = diagnose(run)
+    found = page_of(run)
+    assert found.texts.count("not applicable") == 2
+    assert "framework overhead" in found.text
+    assert "launch" not in " ".join(share.name for share in facts.shares(diagnosis, "cpu"))
+    assert "The device was not sampled: NVML" in found.text
+    text = summary(run, diagnosis)
+    assert re.search(r"PCIe copies +not applicable", text)
+    assert "the run is on the CPU" in found.text
+
+
+def test_a_run_without_nodes_says_what_would_provide_them(h200: Path) -> None:
+    run = WithoutNodes(h200 / "launch_device")
+    found = page_of(run)
+    assert found.text.count("the nodes pass provides this picture") == 3
+    assert set(json.loads(found.packed("figures"))) == {"shares", "latency", "samples"}
+    assert "No space left for 'profile.json'." in found.text
+    assert "jane" not in found.text
+    assert "incomplete run" in found.text
+
+
+class LatencyOnly(WithoutNodes):
+    """A run of which only the bare latency is known."""
+
+    def table(self, name: str) -> pd.DataFrame:
+        found = super().table(name)
+        return found[found["pass"] == "latency"]
+
+
+def test_a_run_with_latency_alone_claims_nothing(h200: Path) -> None:
+    run = LatencyOnly(h200 / "launch_device")
+    found = page_of(run)
+    assert "inconclusive" in found.texts
+    assert "there is nothing to recompute from" in found.text
+    assert "No class is large and clear enough to name a lever." in found.text
+    assert "inconclusive" in summary(run, diagnose(run)).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("cannot read /home/jane/models/a.onnx.", "cannot read a.onnx."),
+        ("cannot read '/home/jane doe/a.onnx': no", "cannot read 'a.onnx': no"),
+        ("at C:\\Users\\jane\\a.onnx today", "at a.onnx today"),
+        ("~jane/x/y.npz", "y.npz"),
+        ("see https://onnxruntime.ai/docs/x", "see https://onnxruntime.ai/docs/x"),
+        ("GB/s and CPU/GPU and 1 / 2", "GB/s and CPU/GPU and 1 / 2"),
+    ],
+)
+def test_folders_are_left_out(text: str, kept: str) -> None:
+    assert without_folders(text) == kept
+
+
+def test_only_the_name_of_a_file_is_shown_from_the_configuration() -> None:
+    options = {"model": "/home/jane/m.onnx", "feeds": "C:\\d\\in.npz", "budget": {"seconds": 4.0}}
+    assert flat(options) == {"model": "m.onnx", "feeds": "in.npz", "budget.seconds": "4.0"}
+
+
+def test_levers_leave_out_what_is_already_so(h200: Path) -> None:
+    diagnosis = diagnose(RunFolder(h200 / "launch_device"))
+    with_graph = levers(diagnosis, {"binding": "device", "cuda_graph": True}, "cuda")
+    without = levers(diagnosis, {"binding": "device"}, "cuda")
+    assert [text for text in without if text not in with_graph] == ["Replay a CUDA graph: one launch for all kernels."]
+    assert not any("Bind inputs" in text for text in without)
+
+
+@pytest.mark.parametrize("name", ["compute_numpy", "launch_device_graph", "decoder_device", "resnet50_b64_device"])
+def test_summary_fits_a_terminal(h200: Path, name: str) -> None:
+    run = RunFolder(h200 / name)
+    diagnosis = diagnose(run)
+    lines = summary(run, diagnosis).splitlines()
+    assert len(lines) <= MOST_LINES
+    assert run.manifest.model.name in lines[0]
+    drawn = {share.name: line for share in facts.shares(diagnosis, "cuda") for line in lines if share.name in line[:20]}
+    assert len(drawn) == len(SHARES)
+    bars = {name: line.count("█") / 30 for name, line in drawn.items()}
+    for share in facts.shares(diagnosis, "cuda"):
+        assert bars[share.name] == pytest.approx(share.fraction, abs=0.02)
+
+
+def test_summary_obeys_no_terminal_commands(h200: Path) -> None:
+    class Terminal(Hostile):
+        def table(self, name: str) -> pd.DataFrame:
+            found = super().table(name)
+            return found.assign(name="\x1b[2Jgone\n") if name == "nodes" else found
+
+    run = Terminal(h200 / "compute_numpy")
+    text = summary(run, diagnose(run))
+    assert "\x1b" not in text
+    assert "�[2Jgone" in text
+
+
+def test_the_report_is_written_whole(h200: Path, tmp_path: Path) -> None:
+    run = RunFolder(h200 / "pcie_numpy")
+    diagnosis = diagnose(run)
+    target = tmp_path / "new" / "report.html"
+    assert write_report(run, diagnosis, target) == target
+    assert target.read_text(encoding="utf-8").endswith("</html>")
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_report_that_cannot_be_written_says_so(h200: Path, tmp_path: Path) -> None:
+    run = RunFolder(h200 / "pcie_numpy")
+    with pytest.raises(ConfigError, match=r"^The report cannot be written to .+: choose another file with --out\.$"):
+        write_report(run, diagnose(run), tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,34 @@
+"""Every public module, class, function and method says what it is."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import workbench
+
+PACKAGE = Path(workbench.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def undocumented(tree, name):
+    """Dotted names of the public definitions without a docstring."""
+    if not ast.get_docstring(tree):
+        yield name
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
+            if isinstance(node, ast.ClassDef):
+                yield from undocumented(node, f"{name}.{node.name}")
+            elif not ast.get_docstring(node):
+                yield f"{name}.{node.name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_everything_public_has_a_docstring(file):
+    text = file.read_text(encoding="utf-8")
+    assert not text or list(undocumented(ast.parse(text), file.stem)) == []
+
+
+def test_the_check_sees_what_is_missing():
+    tree = ast.parse('"""M."""\nclass A:\n    def b(self): ...\n    def _c(self): ...\ndef d():\n    """D."""\n')
+    assert list(undocumented(tree, "m")) == ["m.A", "m.A.b"]

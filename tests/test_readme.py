@@ -1,0 +1,64 @@
+"""The README's commands are run as a reader would type them, and its pictures exist."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workbench.api import load
+from workbench.diagnosis.shares import CLASSES
+from workbench.figures.units import format_ns
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+COMMANDS = [line[2:] for kind, body in BLOCKS if kind == "console" for line in body.splitlines() if line[:2] == "$ "]
+PYTHON = "\n".join(body for kind, body in BLOCKS if kind == "python")
+
+
+def environment():
+    scripts = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": os.pathsep.join([scripts, os.environ["PATH"]])}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_make_targets_exist(command):
+    done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_workbench_commands_and_python_run_in_order(tmp_path):
+    commands = [shlex.split(c) for c in COMMANDS if c.startswith("workbench ")]
+    assert len(commands) >= 4
+    assert "wb.profile" in PYTHON
+    for command in [*commands, [sys.executable, "-c", PYTHON]]:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
+
+
+def test_every_command_is_of_a_kind_that_is_tested():
+    assert {command.split()[0] for command in COMMANDS} <= {"make", "workbench"}
+
+
+def test_pictures_and_files_exist():
+    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_table_of_measured_runs_is_what_the_runs_say(h200):
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+ \w+) \| (\w+)(?: \(([\w -]+)\))? \| (.+) \|$", TEXT, re.MULTILINE)
+    assert len(rows) >= 14
+    for name, latency, verdict, sub_cause, numbers in rows:
+        found = load(h200 / name).diagnosis
+        *shares, confidence = numbers.split(" | ")
+        assert (format_ns(found.latency.median_ns), found.verdict.name) == (latency, verdict), name
+        assert (found.sub_cause or "") == sub_cause, name
+        assert [f"{100 * found.shares[key]:.0f} %" for key in CLASSES] == shares, name
+        assert f"{found.confidence:.3f}" == confidence, name
