@@ -13,7 +13,7 @@ import pytest
 
 from workbench import zoo
 from workbench.capture.latency import timed_calls
-from workbench.capture.machine import preload_cuda_libraries
+from workbench.capture.libraries import preload_cuda_libraries
 
 MODELS = {"launch": {"nodes": 100}, "compute": {"n": 256, "depth": 2, "dtype": "float32"}}
 WITHIN = 0.02

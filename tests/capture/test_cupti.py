@@ -53,9 +53,7 @@ def fake(monkeypatch):
 
 
 def call(kind, cbid, correlation, start=0, end=10):
-    return SimpleNamespace(
-        kind=kind, cbid=cbid, correlation_id=correlation, start=start, end=end, thread_id=7
-    )
+    return SimpleNamespace(kind=kind, cbid=cbid, correlation_id=correlation, start=start, end=end, thread_id=7)
 
 
 def runtime(cbid, correlation, start=0, end=10):
@@ -127,9 +125,7 @@ def test_a_replayed_graph_is_one_row_and_its_launch():
     found = tables_of(
         runtime(Runtime.cudaGraphLaunch_v10000, 9), on_device(Kind.GRAPH_TRACE, 9, graph_id=3, start=20, end=90)
     )
-    assert found["graphs"] == [
-        {"start_ns": 20, "end_ns": 90, "device": 0, "stream": 7, "correlation": 9, "graph": 3}
-    ]
+    assert found["graphs"] == [{"start_ns": 20, "end_ns": 90, "device": 0, "stream": 7, "correlation": 9, "graph": 3}]
     assert [row["name"] for row in found["launches"]] == ["cudaGraphLaunch"]
     assert "kernels" not in found
 

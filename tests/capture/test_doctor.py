@@ -15,7 +15,7 @@ import onnxruntime
 import pynvml
 import pytest
 
-from workbench.capture import doctor, machine
+from workbench.capture import doctor, libraries, machine
 from workbench.capture.doctor import Check
 from workbench.errors import ConfigError, NoDriverError
 
@@ -216,15 +216,15 @@ def test_needed_libraries_agree_with_readelf():
     for file in files:
         shown = subprocess.run([READELF, "-dW", file], capture_output=True, text=True, check=True).stdout
         expected = [line.split("[")[1].rstrip("]") for line in shown.splitlines() if "(NEEDED)" in line]
-        assert machine.needed_libraries(file) == expected
+        assert libraries.needed_libraries(file) == expected
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
     file = tmp_path / "library.dll"
     file.write_bytes(b"MZ" + bytes(100))
     with pytest.raises(ValueError, match=r"library\.dll"):
-        machine.needed_libraries(file)
+        libraries.needed_libraries(file)
 
 
 def test_only_libraries_that_do_not_load_are_named():
-    assert machine.unloadable(["libm.so.6", "libno_such_library.so.1"]) == ["libno_such_library.so.1"]
+    assert libraries.unloadable(["libm.so.6", "libno_such_library.so.1"]) == ["libno_such_library.so.1"]

@@ -94,9 +94,7 @@ def measured(monkeypatch, durations_ns, **budget):
     progress = []
     offset = 1_700_000_000_000_000_000
     first = (clock.now + offset - 5 * MILLISECOND, 5 * MILLISECOND)
-    found = measure(
-        clock.call, Budget(**budget), epoch_offset_ns=offset, first_ns=first, progress=progress.append
-    )
+    found = measure(clock.call, Budget(**budget), epoch_offset_ns=offset, first_ns=first, progress=progress.append)
     assert len(found.starts_ns) == len(found.durations_ns) == clock.calls + 1
     assert found.durations_ns[0] == 5 * MILLISECOND
     assert (np.diff(found.starts_ns) >= found.durations_ns[:-1]).all()

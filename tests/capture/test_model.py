@@ -56,9 +56,7 @@ def external(tmp_path):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     model.graph.initializer.append(weight)
-    onnx.save_model(
-        model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
-    )
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     return tmp_path / "m.onnx"
 
 

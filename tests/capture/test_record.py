@@ -11,7 +11,7 @@ import pytest
 from workbench.capture import process as process_module
 from workbench.capture import record as module
 from workbench.capture import resolve
-from workbench.capture.machine import missing_cuda_libraries
+from workbench.capture.libraries import missing_cuda_libraries
 from workbench.capture.record import record
 from workbench.config import RunConfig
 from workbench.errors import CpuFallbackError, SourceError, WorkerError, WorkerTimeoutError

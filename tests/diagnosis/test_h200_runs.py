@@ -1,10 +1,14 @@
 """The whole chain after capture, recomputed on runs recorded on a real H200."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
 from workbench.analysis.device_work import call_times, measured_calls, rows_of
 from workbench.api import load, samples
+from workbench.errors import RunFolderError
 
 RUNS = """
     compute_device compute_numpy memory_device memory_numpy pcie_device pcie_numpy launch_device launch_numpy
@@ -99,9 +103,6 @@ def test_counters_agree_with_the_arithmetic_where_they_are_large(h200):
 
 
 def test_missing_sources_lower_the_confidence_and_are_named(h200, tmp_path):
-    import json
-    import shutil
-
     whole = load(h200 / "compute_device").diagnosis
     folder = tmp_path / "run"
     shutil.copytree(h200 / "compute_device", folder)
@@ -119,6 +120,15 @@ def test_missing_sources_lower_the_confidence_and_are_named(h200, tmp_path):
     assert only_latency.verdict.name == "inconclusive"
     assert only_latency.confidence == 0.0
     assert only_latency.shares["other"] == 1.0
+
+
+def test_a_run_without_a_bare_latency_is_refused(h200, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(h200 / "pcie_device", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "latency": None}))
+    with pytest.raises(RunFolderError, match="no bare latency"):
+        _ = load(folder).diagnosis
 
 
 def test_samples_are_the_recorded_runs(h200):

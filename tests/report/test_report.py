@@ -24,9 +24,7 @@ from workbench.runs.manifest import DeviceInfo, PassInfo, SourceInfo
 from workbench.runs.reader import RunFolder
 
 HOSTILE = "</script><script>alert(1)</script>"
-SECTIONS = (
-    "verdict arithmetic help timeline nodes roofline latency device copies configuration sources reading".split()
-)
+SECTIONS = "verdict arithmetic help timeline nodes roofline latency device copies configuration sources reading".split()
 LARGEST_BYTES = 2_500_000
 
 
@@ -40,8 +38,10 @@ class Hostile(RunFolder):
 
     def table(self, name: str) -> pd.DataFrame:
         found = super().table(name)
-        return found.assign(name=HOSTILE, op_type=HOSTILE) if name == "nodes" else (
-            found.assign(name=HOSTILE + found["name"]) if name == "kernels" else found
+        return (
+            found.assign(name=HOSTILE, op_type=HOSTILE)
+            if name == "nodes"
+            else (found.assign(name=HOSTILE + found["name"]) if name == "kernels" else found)
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import pynvml
 
-from workbench.capture import machine
+from workbench.capture import libraries, machine
 
 State = Literal["ok", "missing", "wrong", "not applicable"]
 
@@ -235,7 +235,7 @@ _EXAMINATIONS: Final[tuple[tuple[str, bool, Callable[[], _Finding]], ...]] = (  
 
 def provider_probe() -> dict[str, str]:
     """Run a one-node model on the CUDA provider alone. Gives `provider`, or the `missing` libraries; else raises."""
-    missing = machine.missing_cuda_libraries()
+    missing = libraries.missing_cuda_libraries()
     if missing:
         return {"missing": ", ".join(missing)}
     import numpy as np
@@ -254,7 +254,7 @@ def provider_probe() -> dict[str, str]:
 
 def cudnn_probe() -> dict[str, str]:
     """Load cuDNN 9, which ONNX Runtime opens only when a node needs it. Gives its `version`; else raises `OSError`."""
-    machine.preload_cuda_libraries()
+    libraries.preload_cuda_libraries()
     get_version = ctypes.CDLL("cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9").cudnnGetVersion
     get_version.restype = ctypes.c_size_t
     number = get_version()

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from workbench.capture.machine import missing_cuda_libraries
+from workbench.capture.libraries import missing_cuda_libraries
 from workbench.config import RunConfig
 from workbench.errors import (
     CpuFallbackError,

@@ -87,7 +87,7 @@ class Worker:
             import onnxruntime  # noqa: F401  (timed: part of the cold start)
 
             from workbench.capture.binding import bind
-            from workbench.capture.machine import preload_cuda_libraries
+            from workbench.capture.libraries import preload_cuda_libraries
             from workbench.capture.session import create_session, explain, run_options
         with log.range("libraries"):
             if spec.device == "cuda":

@@ -28,6 +28,7 @@ from workbench.diagnosis.shares import (
     speed_difference,
 )
 from workbench.diagnosis.verdict import INCONCLUSIVE, Verdict, judge
+from workbench.errors import RunFolderError
 from workbench.runs.manifest import LatencyInfo, Manifest
 
 _GPU_ONLY: Final = ("pcie", "sync")
@@ -91,9 +92,13 @@ class Diagnosis:
 
 
 def diagnose(run: DiagnosedRun) -> Diagnosis:
-    """Work out the diagnosis of a run; a source that is missing makes it less sure and is named, never guessed."""
+    """Work out the diagnosis of a run; a source that is missing makes it less sure and is named, never guessed.
+
+    Raises `RunFolderError` when the run holds no bare latency, without which no share means anything.
+    """
     manifest = run.manifest
-    assert manifest.latency is not None, "a run is only written after its latency pass"
+    if manifest.latency is None:
+        raise RunFolderError("The run holds no bare latency, so nothing can be diagnosed: profile the model again.")
     nodes = _nodes(run)
     if manifest.device.kind == "cuda":
         return _diagnose_gpu(run, manifest, manifest.latency, nodes)
