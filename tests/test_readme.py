@@ -52,6 +52,10 @@ def test_pictures_and_files_exist():
         assert (ROOT / target).exists(), target
 
 
+def test_the_printed_example_is_what_the_sample_says():
+    assert load("resnet50").summary() in TEXT
+
+
 def test_the_table_of_measured_runs_is_what_the_runs_say(h200):
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+ \w+) \| (\w+)(?: \(([\w -]+)\))? \| (.+) \|$", TEXT, re.MULTILINE)
     assert len(rows) >= 14

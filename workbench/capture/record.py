@@ -90,7 +90,7 @@ def record(
             _activity_pass(recording, source)
         else:
             for name in ("counters", "activity"):
-                recording.passes[name] = PassInfo(name=name, state="skipped", reason="the run is on the CPU")
+                _skip(recording, name, "the run is on the CPU")
         _nodes_pass(recording, source)
         ceilings = _ceilings(recording)
         _finish(recording, ceilings)
@@ -168,14 +168,18 @@ def _latency_pass(recording: _Recording) -> None:
     recording.provider_options = outcome.events["session"]["options"]
 
 
+def _skip(recording: _Recording, name: str, reason: str) -> None:
+    recording.passes[name] = PassInfo(name=name, state="skipped", reason=reason)
+    recording.progress(name, 1.0)
+
+
 def _counters_pass(recording: _Recording) -> None:
     _guarded(recording, "counters", "gpm")
 
 
 def _activity_pass(recording: _Recording, source: str) -> None:
     if source == "none":
-        reason = recording.sources["activity"].reason
-        recording.passes["activity"] = PassInfo(name="activity", state="skipped", reason=reason)
+        _skip(recording, "activity", recording.sources["activity"].reason)
         return
     _guarded(recording, "activity", source, source=source, calls=_affordable(recording, "activity_calls"))
 
