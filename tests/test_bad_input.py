@@ -8,6 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+pytestmark = pytest.mark.slow  # each test starts the command line in a process of its own
+
 F32 = TensorProto.FLOAT
 ON_CPU = ("--provider", "cpu", "--budget", "0.2", "--out", "run")
 
@@ -35,7 +37,6 @@ def test_missing_weights(command):
     assert command.left() == ["m.onnx"]
 
 
-@pytest.mark.slow
 def test_an_operator_that_onnx_runtime_lacks(command):
     node = helper.make_node("Frobnicate", ["x"], ["y"], domain="com.acme")
     command.save("m.onnx", [node], [("x", F32, [1])], domains=["com.acme"])
@@ -82,7 +83,6 @@ def test_words_that_the_command_line_does_not_take(command, words):
     assert "\n" not in ended.said
 
 
-@pytest.mark.slow
 def test_inputs_beyond_memory(command):
     command.save("m.onnx", [helper.make_node("Relu", ["x"], ["y"])], [("x", F32, ["n"])])
     command("profile", "m.onnx", "--dim", f"n={2**50}", *ON_CPU).failed(1, "does not fit the host's memory")
@@ -106,7 +106,6 @@ def test_a_folder_that_cannot_be_made(command, small_model):
     assert command.left() == ["file"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["diagnose", "report"])
 def test_what_is_no_run(command, name):
     (command.folder / "folder").mkdir()

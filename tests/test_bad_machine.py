@@ -18,6 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from workbench import zoo
 
+pytestmark = pytest.mark.slow  # each test starts the command line in a process of its own
+
 F32, I64 = TensorProto.FLOAT, TensorProto.INT64
 ON_CPU = ("--provider", "cpu", "--budget", "0.2", "--out", "run")
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
@@ -45,7 +47,6 @@ def test_a_disk_that_is_full_before_anything_runs(command):
         assert list((command.folder / "disk").iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size_bytes", "most_calls"),
     [
@@ -75,7 +76,6 @@ def test_no_driver(command, small_model):
     assert command.left() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activity", "before", "environment", "said"),
     [
@@ -92,7 +92,6 @@ def test_a_source_of_device_work_that_is_not_there(command, small_model, activit
     assert command.left() == []
 
 
-@pytest.mark.slow
 def test_memory_that_runs_out_in_the_worker(command):
     command.save("m.onnx", [helper.make_node("ConstantOfShape", ["s"], ["y"])], [("s", I64, [1])])
     np.savez(command.folder / "f.npz", s=np.array([2**43]))
@@ -119,7 +118,6 @@ def endless(command) -> Path:
     return command.folder.parent / "endless.onnx"
 
 
-@pytest.mark.slow
 def test_a_time_limit(command, endless):
     command("profile", endless, "--timeout", "2", *ON_CPU).failed(1, "latency pass", "limit of 2 s", "--timeout")
     assert command.left() == []
@@ -149,7 +147,6 @@ def is_gone(pid):
 
 
 @needs_proc
-@pytest.mark.slow
 def test_a_worker_that_is_killed_in_the_latency_pass(command, endless):
     process = command.start("profile", endless, *ON_CPU)
     os.kill(worker_of(process, "latency"), signal.SIGKILL)
@@ -158,7 +155,6 @@ def test_a_worker_that_is_killed_in_the_latency_pass(command, endless):
 
 
 @needs_proc
-@pytest.mark.slow
 def test_a_worker_that_is_killed_in_a_later_pass(command, small_model):
     process = command.start("profile", small_model, *ON_CPU, "--json")
     os.kill(worker_of(process, "nodes"), signal.SIGKILL)
@@ -172,7 +168,6 @@ def test_a_worker_that_is_killed_in_a_later_pass(command, small_model):
 
 
 @needs_proc
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "pass_name"), [(signal.SIGINT, "latency"), (signal.SIGTERM, "latency"), (signal.SIGINT, "nodes")]
 )

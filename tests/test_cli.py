@@ -7,10 +7,11 @@ import pytest
 from workbench import zoo
 from workbench.config import RunConfig
 
+pytestmark = pytest.mark.slow  # each test starts the command line in a process of its own
+
 ON_CPU = ("--provider", "cpu", "--budget", "0.2", "--out", "run")
 
 
-@pytest.mark.slow
 def test_json_is_one_object_on_standard_output_in_success(command, small_model):
     ended = command("profile", small_model, *ON_CPU, "--json")
     assert ended.status == 0
@@ -34,7 +35,6 @@ def test_json_is_one_object_on_standard_output_in_failure(command, words, status
     assert ended.json == {"error": kind, "message": ended.said}
 
 
-@pytest.mark.slow
 def test_json_of_the_other_commands(command):
     assert command("diagnose", "resnet50", "--json").json["verdict"] == "launch"
     assert command("doctor", "--json").json["checks"][0]["name"] == "Python"
@@ -43,7 +43,6 @@ def test_json_of_the_other_commands(command):
     assert written.json["bytes"] == (command.folder / "small.onnx").stat().st_size
 
 
-@pytest.mark.slow
 def test_flags_win_over_the_file_and_the_model_may_stand_on_the_command_line(command, small_model):
     (command.folder / "run.yaml").write_text("provider: cuda\nseed: 5\nbudget:\n  seconds: 0.2\n  nodes_calls: 3\n")
     ended = command("profile", small_model, "--config", "run.yaml", "--provider", "cpu", "--out", "run", "--json")

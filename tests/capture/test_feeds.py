@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from workbench import zoo
-from workbench.capture.feeds import make_feeds
+from workbench.capture.feeds import load_feeds, make_feeds, save_feeds
 from workbench.config import RunConfig
 from workbench.errors import FeedError, OutOfMemoryError
 
@@ -220,3 +220,19 @@ def test_a_damaged_protobuf_feed_is_refused_in_one_sentence(tmp_path):
     for damage in (b"", b"text", onnx.TensorProto(data_type=F32, dims=[5], raw_data=b"12").SerializeToString()):
         (tmp_path / "input_0.pb").write_bytes(damage)
         assert "holds no tensor" in refusal_of(TWO_INPUTS, feeds=str(tmp_path))
+
+
+def test_saved_feeds_come_back_whole(tmp_path):
+    feeds = {
+        "file": np.arange(3, dtype=np.int64),
+        "gpu_0/data": np.ones((2, 2), np.float16),
+        "b": np.array([1.5, -2.0], ml_dtypes.bfloat16),
+        "scalar": np.array(7, np.int32),
+    }
+    save_feeds(tmp_path / "feeds.npz", feeds)
+    found = load_feeds(tmp_path / "feeds.npz")
+    assert list(found) == list(feeds)
+    for name, array in feeds.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].shape == array.shape
+        assert (found[name] == array).all()

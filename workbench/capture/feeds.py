@@ -27,6 +27,7 @@ _MAKEABLE: Final = frozenset(
     for kind, sizes in (("int", (8, 16, 32, 64)), ("uint", (8, 16, 32, 64)), ("float", (16, 32, 64)))
     for bits in sizes
 ) | {"bfloat16", "bool"}
+_PREFIX: Final = "input "  # keeps an input called "file" apart from numpy.savez's own parameters
 _CARRIERS: Final = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
 
@@ -144,6 +145,20 @@ def _values(given: Input, shape: tuple[int, ...], bound: int | None, rng: np.ran
     if dtype.itemsize == 1:  # quantised images and activations
         return rng.integers(0, 128, shape).astype(dtype)
     return np.zeros(shape, dtype)
+
+
+def save_feeds(path: Path, feeds: Feeds) -> None:
+    """Write the arrays for the workers; `load_feeds` reads them back. Raises `OSError` when the disk is full."""
+    np.savez(path, **{f"{_PREFIX}{name}": array for name, array in feeds.items()})  # type: ignore[arg-type]
+
+
+def load_feeds(path: Path) -> Feeds:
+    """Read what `save_feeds` wrote; NumPy keeps bfloat16 as raw two-byte items, which get their type back."""
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name.removeprefix(_PREFIX): archive[name] for name in archive.files}
+    return {
+        name: array.view(ml_dtypes.bfloat16) if array.dtype.kind == "V" else array for name, array in arrays.items()
+    }
 
 
 def read_feeds(path: Path, inputs: list[Input]) -> Feeds:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import onnx
 
-from workbench.capture.feeds import make_feeds
+from workbench.capture.feeds import make_feeds, save_feeds
 from workbench.capture.model import has_fixed_batch, model_inputs, read_model, rebatch, sha256, type_and_shape
 from workbench.config import RunConfig
 from workbench.runs.manifest import ModelInfo, TensorInfo
@@ -53,7 +52,7 @@ def prepare(config: RunConfig, folder: Path) -> Prepared:
     feeds, notes = make_feeds(model, config)
     feeds_path = folder / _FEEDS
     with full_disk_is_said(folder):
-        np.savez(feeds_path, allow_pickle=False, **feeds)
+        save_feeds(feeds_path, feeds)
     held = {tensor.name for tensor in model.graph.initializer}
     if rebatched_to:
         notes.append(f"The model's batch is fixed in the file; it was changed to {rebatched_to} in a copy.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from workbench.capture.cupti import cupti_problem
 from workbench.capture.machine import gpu_present
 from workbench.capture.nsys import nsys_problem
 from workbench.config import RunConfig
+from workbench.config.strict import nearest
 from workbench.errors import ConfigError, NoDriverError, SourceError
 
 Activity = Literal["auto", "cupti", "nsys", "none"]
@@ -51,6 +52,6 @@ def resolve_activity(activity: Activity, device: Device) -> tuple[Literal["cupti
 
 def check_activity(name: str) -> Activity:
     """The name as an `Activity`; raises `ConfigError`."""
-    if name not in ("auto", "cupti", "nsys", "none"):
-        raise ConfigError(f"Unknown activity source {name!r}: known are auto, cupti, nsys and none.")
-    return name  # type: ignore[return-value]
+    if name not in get_args(Activity):
+        raise ConfigError(f"Unknown activity source {name!r}: {nearest(name, get_args(Activity))}")
+    return cast(Activity, name)

@@ -83,12 +83,13 @@ class Worker:
         """Session, callable and (start, duration) of the first call, each step in its own range."""
         spec, log = self.spec, self.log
         say("phase", name="session", process=os.getpid())
+        from workbench.capture.binding import bind
+        from workbench.capture.feeds import load_feeds
+        from workbench.capture.libraries import preload_cuda_libraries
+        from workbench.capture.session import create_session, explain, run_options
+
         with log.range("import"):
             import onnxruntime  # noqa: F401  (timed: part of the cold start)
-
-            from workbench.capture.binding import bind
-            from workbench.capture.libraries import preload_cuda_libraries
-            from workbench.capture.session import create_session, explain, run_options
         with log.range("libraries"):
             if spec.device == "cuda":
                 preload_cuda_libraries()
@@ -101,8 +102,7 @@ class Worker:
                 profile_prefix=self.folder / "ort" if profiled else None,
                 optimized_model=self.folder / "optimized.onnx" if profiled else None,
             )
-        with np.load(spec.feeds, allow_pickle=False) as archive:
-            feeds = {name: _restored(archive[name]) for name in archive.files}
+        feeds = load_feeds(spec.feeds)
         try:
             with log.range("binding"):
                 call = bind(session, feeds, spec.config, spec.device, run_options(spec.config))
@@ -214,15 +214,6 @@ def write_device_tables(
             name,
             table.append_column("call", pa.array(calls)).append_column("pass", [[pass_name] * len(table)]),
         )
-
-
-def _restored(array: Any) -> Any:
-    """NumPy stores bfloat16 as raw two-byte items; give such arrays their type back."""
-    if array.dtype.kind == "V" and array.dtype.itemsize == 2:
-        import ml_dtypes
-
-        return array.view(ml_dtypes.bfloat16)
-    return array
 
 
 def main(spec_path: str, folder: str) -> int:
