@@ -40,7 +40,7 @@ rest: check chromium
 	$(BIN)/pytest -m "$(REST)" --ignore=tests/benchmarks
 
 bench: $(TEST)  ## speed, as ratios against a plain baseline
-	$(BIN)/pytest tests/benchmarks -s
+	$(BIN)/pytest tests/benchmarks -s $(if $(GPU),,-m "not gpu")
 
 # browser tests skip without Chromium and say so; under CI a skipped browser would pass unseen, so it is an error
 chromium:
