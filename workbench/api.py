@@ -16,6 +16,7 @@ from workbench.config import RunConfig
 from workbench.diagnosis.diagnosis import Diagnosis, diagnose
 from workbench.errors import ModelError, RunFolderError
 from workbench.runs.reader import RunFolder
+from workbench.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,7 @@ def resolve_model(model: str) -> Path:
     names = [entry.name for entry in zoo.models()]
     if model not in names:
         raise ModelError(f"There is no file {model!r}, and the zoo has only {', '.join([RESNET50, *names])}.")
-    kept = user_cache.root() / "models" / f"{model}.onnx"
+    kept = user_cache.root() / "models" / __version__ / f"{model}.onnx"  # another version may build it otherwise
     return kept if kept.is_file() else zoo.write(model, kept)
 
 

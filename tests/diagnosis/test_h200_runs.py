@@ -102,6 +102,20 @@ def test_counters_agree_with_the_arithmetic_where_they_are_large(h200):
         assert rows[counter].measured > 0.5
 
 
+def test_float32_work_without_tf32_predicts_idle_tensor_cores(h200, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(h200 / "resnet50_b64_device", folder)
+
+    def predicted():
+        return next(c.predicted for c in load(folder).diagnosis.corroboration if c.counter == "tensor cores active")
+
+    assert predicted() > 0.1
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["provider_options"]["CUDAExecutionProvider"]["use_tf32"] = "0"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert predicted() == 0.0
+
+
 def test_missing_sources_lower_the_confidence_and_are_named(h200, tmp_path):
     whole = load(h200 / "compute_device").diagnosis
     folder = tmp_path / "run"

@@ -59,10 +59,8 @@ def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> lis
         found.append(Corroboration(name, predicted, fraction, agrees, supports))
 
     table = nodes.nodes
-    peaks = ceilings.flops_per_s
     if "tensor_active_percent" in measured:
-        half = table["dtype"].isin(("float16", "bfloat16"))
-        rates = half.map({True: peaks.get("tensor:float16"), False: peaks.get("tensor:tf32")}).astype(float)
+        rates = table["dtype"].map(_tensor_core_peaks(manifest)).astype(float)
         add(
             "tensor cores active",
             float((table["tensor_flops"] / rates).sum()) / seconds,
@@ -83,3 +81,12 @@ def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> lis
         link = ceilings.h2d_pinned_bytes_per_s
         add("PCIe traffic", copied / seconds / link, seen / link, "pcie")
     return found
+
+
+def _tensor_core_peaks(manifest: Manifest) -> dict[str, float]:
+    """Measured flops per second by dtype, of those that run on tensor cores; float32 only where TF32 is allowed."""
+    names = {"float16": "tensor:float16", "bfloat16": "tensor:bfloat16"}
+    if manifest.uses_tf32:
+        names["float32"] = "tensor:tf32"
+    peaks = manifest.ceilings.flops_per_s
+    return {dtype: peaks[name] for dtype, name in names.items() if name in peaks}

@@ -47,7 +47,8 @@ class DiagnosedRun(RunLike, Protocol):
 class Diagnosis:
     """Verdict, shares and their arithmetic. Times are nanoseconds per call, fractions 0..1; None is "not measured".
 
-    attributed: fraction of kernels and copies in the `nodes` pass that lead to a node or a graph input or output.
+    attributed: fraction of kernels and copies in the `nodes` pass that lead to a node or a graph input or output; 1 on
+    a CPU, where the nodes themselves are the work.
     work_coverage: fraction of node time whose flops and bytes are counted. traced: the measured pieces before they were
     set in proportion to T. missing: what is not known, and why. not_applicable: classes that need a GPU, on a CPU.
     """
@@ -113,12 +114,11 @@ def _nodes(run: DiagnosedRun) -> NodeTimes | None:
     sizes = {
         name: int(np.prod(shape)) * _item_bytes(model.feed_dtypes[name]) for name, shape in model.feed_shapes.items()
     }
-    options = manifest.provider_options.get("CUDAExecutionProvider", {})
     return node_times(
         run,
         manifest.device,
         manifest.ceilings,
-        tf32=options.get("use_tf32") == "1",
+        tf32=manifest.uses_tf32,
         input_bytes=sizes,
         output_names=[output.name for output in model.outputs],
     )

@@ -29,7 +29,6 @@ def pictures(run: RunFolder, diagnosis: Diagnosis) -> dict[str, go.Figure]:
     """Every figure, in the order of the page; one without data says what would provide it."""
     manifest = run.manifest
     nodes = diagnosis.nodes
-    options = manifest.provider_options.get("CUDAExecutionProvider", {})
     found = {"shares": shares_bar(diagnosis.shares, diagnosis.latency.median_ns, manifest.device.kind)}
     if nodes is None:
         found |= {name: empty(_NODES_MISSING) for name in ("timeline", "nodes", "roofline")}
@@ -43,7 +42,7 @@ def pictures(run: RunFolder, diagnosis: Diagnosis) -> dict[str, go.Figure]:
         )
         found["timeline"] = timeline(marks, device_kind=manifest.device.kind, longer=_longer(manifest))
         found["nodes"] = top_nodes(nodes.nodes)
-        found["roofline"] = roofline(nodes.nodes, manifest.ceilings, tf32=options.get("use_tf32") == "1")
+        found["roofline"] = roofline(nodes.nodes, manifest.ceilings, tf32=manifest.uses_tf32)
     found["latency"] = latency_series(rows_of(run, "latency", "latency"), diagnosis.latency)
     found["samples"] = device_samples(run.samples, run.ranges)
     return found

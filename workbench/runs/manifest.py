@@ -127,3 +127,8 @@ class Manifest(_Part):
     sources: dict[str, SourceInfo] = {}
     ceilings: Ceilings = Field(default_factory=Ceilings)
     notes: list[str] = []
+
+    @property
+    def uses_tf32(self) -> bool:
+        """Whether the CUDA provider, as read back, lets float32 matrix work use TF32 tensor cores."""
+        return self.provider_options.get("CUDAExecutionProvider", {}).get("use_tf32") == "1"
