@@ -24,7 +24,7 @@ class Recorded:
             ),
         }
 
-    def table(self, name):
+    def table(self, name, columns=None):
         return self.tables[name]
 
 

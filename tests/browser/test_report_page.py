@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ class Hostile(RunFolder):
         model = self.manifest.model.model_copy(update={"name": HOSTILE})
         self.manifest = self.manifest.model_copy(update={"model": model})
 
-    def table(self, name: str) -> pd.DataFrame:
-        found = super().table(name)
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        found = super().table(name, columns)
         return found.assign(name=HOSTILE) if name in ("nodes", "kernels", "launches") else found
 
 

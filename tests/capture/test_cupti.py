@@ -178,7 +178,7 @@ def test_every_table_fits_the_schema():
     assert set(found) == {"kernels", "copies", "memsets", "graphs", "syncs", "launches"}
     for name, table in found.items():
         assert len(to_table(name, table)) == 1
-        assert set(TABLES[name].names) - set(table.column_names) <= {"pass", "call", "graph_node"}
+        assert set(TABLES[name].names) - set(table.column_names) <= {"pass", "call", "process", "graph_node"}
 
 
 @pytest.mark.usefixtures("fake")

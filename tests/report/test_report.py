@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -36,12 +37,12 @@ class Hostile(RunFolder):
         model = self.manifest.model.model_copy(update={"name": HOSTILE})
         self.manifest = self.manifest.model_copy(update={"model": model, "notes": [HOSTILE]})
 
-    def table(self, name: str) -> pd.DataFrame:
-        found = super().table(name)
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        found = super().table(name, columns)
         return (
             found.assign(name=HOSTILE, op_type=HOSTILE)
             if name == "nodes"
-            else (found.assign(name=HOSTILE + found["name"]) if name == "kernels" else found)
+            else (found.assign(name=HOSTILE + found["name"].astype(str)) if name == "kernels" else found)
         )
 
 
@@ -61,8 +62,8 @@ class WithoutGpu(RunFolder):
         }
         self.manifest = self.manifest.model_copy(update=update)
 
-    def table(self, name: str) -> pd.DataFrame:
-        found = super().table(name)
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        found = super().table(name, columns)
         return found if name in ("latency", "nodes", "steps", "ranges", "session_events") else found.iloc[:0]
 
 
@@ -232,8 +233,8 @@ def test_a_run_without_nodes_says_what_would_provide_them(h200: Path) -> None:
 class LatencyOnly(WithoutNodes):
     """A run of which only the bare latency is known."""
 
-    def table(self, name: str) -> pd.DataFrame:
-        found = super().table(name)
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        found = super().table(name, columns)
         return found[found["pass"] == "latency"]
 
 
@@ -290,8 +291,8 @@ def test_summary_fits_a_terminal(h200: Path, name: str) -> None:
 
 def test_summary_obeys_no_terminal_commands(h200: Path) -> None:
     class Terminal(Hostile):
-        def table(self, name: str) -> pd.DataFrame:
-            found = super().table(name)
+        def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+            found = super().table(name, columns)
             return found.assign(name="\x1b[2Jgone\n") if name == "nodes" else found
 
     run = Terminal(h200 / "compute_numpy")

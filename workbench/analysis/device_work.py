@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -17,8 +18,8 @@ _COLUMNS: Final = ("call", "start_ns", "end_ns", "device", "stream", "correlatio
 class Tables(Protocol):
     """Anything that gives the tables of a run by name."""
 
-    def table(self, name: str) -> pd.DataFrame:
-        """The table with its declared columns, empty when the run lacks it."""
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The table with its declared columns, or with those chosen; empty when the run lacks it."""
 
 
 def rows_of(run: Tables, name: str, pass_name: str) -> pd.DataFrame:

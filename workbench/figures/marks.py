@@ -113,7 +113,7 @@ def _device_marks(device: pd.DataFrame, executions: pd.DataFrame) -> pd.DataFram
     lane = lane.mask(table == "kernels", "kernels").mask(table == "graphs", "graph replays")
     classes = device["limit"].map(CLASS_OF_LIMIT).mask(device["host_copy"].astype(bool), "pcie")
     names = device["name"].where(table == "kernels", table.map(_SINGULAR))
-    owner = device["node"].map(executions["name"]).fillna("no node")  # `NO_NODE` is no row, so that it has no name
+    owner = device["node"].map(executions["name"].astype(object)).fillna("no node")  # `NO_NODE` is no row, so that it has no name
     carrier = device["carries"].where(device["carries"].notna(), owner)
     duration_ns = (device["end_ns"] - device["start_ns"]).to_numpy(np.float64)
     detail = [

@@ -116,7 +116,7 @@ def copy_rows(run: RunFolder, nodes: NodeTimes) -> list[Row]:
     if not len(device):
         return []
     memories = run.copies.loc[device["row"], ["source", "target"]].set_index(device.index)
-    owner = device["node"].map(nodes.executions["name"])  # NO_NODE is no row, so that it has no name
+    owner = device["node"].map(nodes.executions["name"].astype(object))  # NO_NODE is no row, so that it has no name
     what = device["carries"].where(device["carries"].notna(), "node " + owner).fillna(device["cause"])
     table = device[["kind", "bytes"]].join(memories).assign(what=what, ns=device["end_ns"] - device["start_ns"])
     groups = table.groupby(["what", "kind", "source", "target"], dropna=False, sort=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,21 +44,32 @@ class RunFolder:
         """Whether the run holds the table `name` at all."""
         return (self.folder / f"{name}.parquet").is_file()
 
-    def table(self, name: str) -> pd.DataFrame:
-        """The table `name` with the declared columns; raises `RunFolderError` when its file is damaged."""
-        if name not in self._tables:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The table `name` with the declared columns, or only those chosen, in the order of `columns`.
 
-            file = self.folder / f"{name}.parquet"
-            schema = TABLES[name]
-            try:
-                known = pq.read_table(file) if file.is_file() else schema.empty_table()
-                frame = to_table(name, known.select([c for c in known.column_names if c in schema.names]))
-            except (pa.ArrowException, OSError) as error:
-                raise RunFolderError(f"Table {file} is damaged ({error}): record or copy the run again.") from None
-            self._tables[name] = frame.to_pandas()
-        return self._tables[name]
+        A whole table is read once and kept; chosen columns alone are read from the file each time, which for a table
+        of millions of rows is far less. Raises `RunFolderError` when the file is damaged.
+        """
+        if columns is None:
+            if name not in self._tables:
+                self._tables[name] = self._read(name, TABLES[name].names)
+            return self._tables[name]
+        return self._tables[name][list(columns)] if name in self._tables else self._read(name, columns)
+
+    def _read(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = self.folder / f"{name}.parquet"
+        declared = TABLES[name]
+        try:
+            if not file.is_file():
+                return declared.empty_table().select(list(columns)).to_pandas()
+            stored = pq.read_schema(file).names
+            known = pq.read_table(file, columns=[c for c in columns if c in stored])
+            return to_table(name, known, columns).to_pandas()
+        except (pa.ArrowException, OSError) as error:
+            raise RunFolderError(f"Table {file} is damaged ({error}): record or copy the run again.") from None
 
     def sql(self, query: str) -> pd.DataFrame:
         """Run a DuckDB query over the Parquet files; every table of the run is a view of its name."""

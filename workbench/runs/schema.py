@@ -3,7 +3,10 @@
 Every timestamp is int64 nanoseconds since the Unix epoch, every duration int64 nanoseconds, every
 size int64 bytes; the unit is the suffix of the column's name. `pass` names the pass that a row was
 recorded in, and `call` the call of that pass that the row lies in (0 is the first call ever made,
--1 is outside any call).
+-1 is outside any call). `process` is the operating system's id, null where the source knows only one;
+correlation ids and graph nodes mean something only together with it.
+
+Text that repeats (names, kinds, shapes) is dictionary-encoded: a million kernels share a few hundred names.
 """
 
 from __future__ import annotations
@@ -12,16 +15,18 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = (1, 0)
+SCHEMA_VERSION: Final = (1, 1)
 """(major, minor): a newer minor version still opens, a newer major version is refused."""
 
 PHASES: Final = ("cold", "warm-up", "measured")
 PASSES: Final = ("latency", "counters", "activity", "nodes")
 
 _text = pa.string()
+_word = pa.dictionary(pa.int32(), pa.string())
 _i64 = pa.int64()
 _i32 = pa.int32()
 _f64 = pa.float64()
+_bool = pa.bool_()
 
 
 def _table(**columns: pa.DataType) -> pa.Schema:
@@ -29,7 +34,8 @@ def _table(**columns: pa.DataType) -> pa.Schema:
 
 
 _DEVICE_WORK = {
-    "pass_": _text,
+    "pass_": _word,
+    "process": _i64,
     "call": _i32,
     "start_ns": _i64,
     "end_ns": _i64,
@@ -38,35 +44,40 @@ _DEVICE_WORK = {
     "correlation": _i64,
     "graph_node": _i64,
 }
+_HOST_CALL = {"pass_": _word, "process": _i64, "call": _i32, "thread": _i64, "start_ns": _i64, "end_ns": _i64}
 
 TABLES: Final[dict[str, pa.Schema]] = {
     # one row per call of the model; `process` is the worker's process id
-    "latency": _table(pass_=_text, process=_i64, call=_i32, phase=_text, start_ns=_i64, duration_ns=_i64),
+    "latency": _table(pass_=_word, process=_i64, call=_i32, phase=_word, start_ns=_i64, duration_ns=_i64),
     # cold start, in order: import, libraries, session, binding, first call
-    "steps": _table(pass_=_text, name=_text, start_ns=_i64, duration_ns=_i64),
-    # one row per executed node; shapes are JSON lists of {"dtype": [dims]}, as the ORT profiler writes them
+    "steps": _table(pass_=_word, name=_text, start_ns=_i64, duration_ns=_i64),
+    # one row per executed node; shapes are JSON lists of {"dtype": [dims]}, as the ORT profiler writes them;
+    # `session` counts the profiles that were read together
     "nodes": _table(
-        pass_=_text,
+        pass_=_word,
+        session=_i32,
         call=_i32,
         node_index=_i64,
-        name=_text,
-        op_type=_text,
-        provider=_text,
+        name=_word,
+        op_type=_word,
+        provider=_word,
         thread=_i64,
         start_ns=_i64,
         duration_ns=_i64,
-        input_shapes=_text,
-        output_shapes=_text,
+        input_shapes=_word,
+        output_shapes=_word,
         activation_bytes=_i64,
         parameter_bytes=_i64,
         output_bytes=_i64,
     ),
     # ORT's own session events: model_run, SequentialExecutor::Execute, …
-    "session_events": _table(pass_=_text, call=_i32, name=_text, thread=_i64, start_ns=_i64, duration_ns=_i64),
+    "session_events": _table(
+        pass_=_word, session=_i32, call=_i32, name=_word, thread=_i64, start_ns=_i64, duration_ns=_i64
+    ),
     # `work` (flops and bytes of each node) is derived from `nodes` and graph.onnx by `workbench.analysis.work`
     "kernels": _table(
         **_DEVICE_WORK,
-        name=_text,
+        name=_word,
         grid_x=_i32,
         grid_y=_i32,
         grid_z=_i32,
@@ -78,18 +89,44 @@ TABLES: Final[dict[str, pa.Schema]] = {
         dynamic_shared_bytes=_i32,
     ),
     # kind: h2d, d2h, d2d, p2p, h2h; source and target: pageable, pinned, device, array, managed
-    "copies": _table(**_DEVICE_WORK, kind=_text, bytes=_i64, source=_text, target=_text),
+    "copies": _table(**_DEVICE_WORK, kind=_word, bytes=_i64, source=_word, target=_word),
     "memsets": _table(**_DEVICE_WORK, bytes=_i64),
-    # host calls into CUDA: all that put work on a stream or wait for it, and allocations
-    "launches": _table(pass_=_text, call=_i32, start_ns=_i64, end_ns=_i64, thread=_i64, name=_text, correlation=_i64),
+    # host calls into CUDA, runtime and driver: all that put work on a stream or wait for it, and allocations
+    "launches": _table(**_HOST_CALL, name=_word, correlation=_i64),
     # kind: event, stream, context, stream_wait_event
-    "syncs": _table(pass_=_text, call=_i32, start_ns=_i64, end_ns=_i64, kind=_text, stream=_i64, correlation=_i64),
+    "syncs": _table(
+        pass_=_word, process=_i64, call=_i32, start_ns=_i64, end_ns=_i64, kind=_word, stream=_i64, correlation=_i64
+    ),
     # one row per replay of a CUDA graph traced as a whole
     "graphs": _table(**_DEVICE_WORK, graph=_i64),
-    # the worker's own log of its ranges; the same names are pushed to NVTX
-    "ranges": _table(pass_=_text, name=_text, call=_i32, thread=_i64, start_ns=_i64, end_ns=_i64),
+    # one row per node of a CUDA graph when it is made: `time_ns` lies in the host call that made it, `origin` is the
+    # node that it was cloned from (an executable graph is a clone of the captured one), null for a captured node
+    "graph_nodes": _table(pass_=_word, process=_i64, thread=_i64, time_ns=_i64, graph_node=_i64, origin=_i64),
+    # CUDA events recorded on a stream; `time_ns` is null where the source gives only the host call's correlation id
+    "cuda_events": _table(
+        pass_=_word, process=_i64, call=_i32, time_ns=_i64, device=_i32, stream=_i64, event=_i64, correlation=_i64
+    ),
+    # the worker's own log of its ranges, which it also pushes to NVTX; or the NVTX ranges of an imported file.
+    # kind: push/pop, start/end; `open` ranges were never closed and end with the capture; payload is a number as text
+    "ranges": _table(
+        pass_=_word,
+        process=_i64,
+        call=_i32,
+        thread=_i64,
+        start_ns=_i64,
+        end_ns=_i64,
+        name=_word,
+        domain=_word,
+        kind=_word,
+        payload=_text,
+        open=_bool,
+    ),
+    # calls into the operating system that Nsight Systems saw: poll, read, pthread_cond_wait, …
+    "os_calls": _table(**_HOST_CALL, name=_word),
+    # what the profiler said about its own capture
+    "diagnostics": _table(pass_=_word, process=_i64, time_ns=_i64, severity=_word, source=_word, text=_text),
     # NVML, sampled from outside the worker; `metric` carries its unit as a suffix
-    "samples": _table(pass_=_text, time_ns=_i64, device=_i32, metric=_text, value=_f64),
-    # GPM, each value an average over [time_ns - window_ns, time_ns]
-    "counters": _table(pass_=_text, time_ns=_i64, window_ns=_i64, device=_i32, metric=_text, value=_f64),
+    "samples": _table(pass_=_word, time_ns=_i64, device=_i32, metric=_word, value=_f64),
+    # GPM or Nsight's GPU metrics, each value an average over [time_ns - window_ns, time_ns]
+    "counters": _table(pass_=_word, time_ns=_i64, window_ns=_i64, device=_i32, metric=_word, value=_f64),
 }

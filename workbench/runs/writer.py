@@ -51,11 +51,17 @@ def full_disk_is_suspected(folder: Path) -> Iterator[None]:
         raise
 
 
-def to_table(name: str, columns: Mapping[str, Sequence[Any]] | pa.Table) -> pa.Table:
-    """A table of the declared schema. Columns that the source lacks become null; unknown ones raise `KeyError`."""
-    schema = TABLES[name]
+def to_table(
+    name: str, columns: Mapping[str, Sequence[Any]] | pa.Table, chosen: Sequence[str] | None = None
+) -> pa.Table:
+    """A table of the declared schema, or of those columns `chosen` from it.
+
+    Columns that the source lacks become null; unknown ones raise `KeyError`.
+    """
+    declared = TABLES[name]
+    schema = declared if chosen is None else pa.schema([declared.field(column) for column in chosen])
     given = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
-    unknown = set(given.column_names) - set(schema.names)
+    unknown = set(given.column_names) - set(declared.names)
     if unknown:
         raise KeyError(f"table {name!r} has no column {sorted(unknown)}")
     arrays = [
