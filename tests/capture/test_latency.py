@@ -6,8 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from workbench.capture.latency import Interval, measure, median_interval, timed_calls, warmup_length
+from workbench.capture.latency import measure, timed_calls
 from workbench.config import Budget
+from workbench.runs.statistics import Interval, median_interval, warmup_length
 
 MILLISECOND = 1_000_000
 

@@ -36,6 +36,7 @@ def runs(models: Path):
     yield "launch_device_nsys", {"model": "launch.onnx", "binding": "device"}, "nsys"
     yield "resnet50_b1_device_nsys", {**resnet, "binding": "device"}, "nsys"
     yield "launch_device_graph", {"model": "launch.onnx", "binding": "device", "cuda_graph": True}, "cupti"
+    yield "launch_device_graph_nsys", {"model": "launch.onnx", "binding": "device", "cuda_graph": True}, "nsys"
     yield "resnet50_b1_graph", {**resnet, "binding": "device", "cuda_graph": True}, "cupti"
     yield "pcie_pinned", {"model": "pcie.onnx", "binding": "pinned"}, "cupti"
 

@@ -13,7 +13,8 @@ import pytest
 
 from workbench.errors import SourceError
 from workbench.runs.calls import assign_calls
-from workbench.runs.nsight import plain_api_name, read_nsight
+from workbench.runs.nsight import read_nsight
+from workbench.runs.nsight.names import plain_api_name
 
 ONE, TWO = "nsight_h200_four_classes.sqlite", "nsight_h100_two_processes.sqlite"
 EPOCH_NS = {ONE: 1_795_262_550_494_948_474, TWO: 1_779_630_014_975_716_426}

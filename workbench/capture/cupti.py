@@ -1,5 +1,8 @@
 """Records device work and CUDA calls of this process through CUPTI, for machines without Nsight Systems.
 
+A replayed CUDA graph is one record, or, traced node by node, one record for each of its kernels and copies. These carry
+the replay's correlation id, so that callbacks note when, and on which thread, each node of a graph was captured.
+
 CUPTI hands over buffers of records on a thread of its own; they are copied into columns there, because a record's
 memory is reused. Only calls that put work on a stream, wait, or allocate are kept: the rest is noise by count.
 """
@@ -7,6 +10,7 @@ memory is reused. Only calls that put work on a stream, wait, or allocate are ke
 from __future__ import annotations
 
 import importlib
+import threading
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -14,14 +18,15 @@ import pyarrow as pa
 
 from workbench.capture.demangle import demangle
 from workbench.errors import SourceError
-from workbench.runs.nsight import COPY_KINDS, plain_api_name
+from workbench.runs.nsight.convert import COPY_KINDS
+from workbench.runs.nsight.names import plain_api_name
 
 BUFFER_BYTES: Final = 8 << 20
 _MEMORY: Final = {1: "pageable", 2: "pinned", 3: "device", 4: "array", 5: "managed", 6: "device", 7: "managed"}
 _SYNCS: Final = {1: "event", 2: "stream_wait_event", 3: "stream", 4: "context"}
-_KINDS: Final = (
-    "CONCURRENT_KERNEL", "MEMCPY", "MEMCPY2", "MEMSET", "RUNTIME", "DRIVER", "SYNCHRONIZATION", "GRAPH_TRACE",
-)  # fmt: skip
+_KINDS: Final = ("CONCURRENT_KERNEL", "MEMCPY", "MEMCPY2", "MEMSET", "RUNTIME", "DRIVER", "SYNCHRONIZATION")
+_WHOLE_GRAPHS: Final = "GRAPH_TRACE"  # without it, CUPTI records the kernels of a replay one by one
+_GRAPH_NODE_EVENTS: Final = ("GRAPHNODE_CREATED", "GRAPHNODE_CLONED")
 # Runtime calls that are kept although no device work carries their correlation id.
 _KEPT_WORDS: Final = ("Synchronize", "Malloc", "Free", "HostAlloc", "HostRegister", "GraphLaunch", "GraphInstantiate")
 
@@ -38,16 +43,20 @@ def cupti_problem() -> str:
 class CuptiTrace:
     """Context manager: records while open; `tables()` afterwards. Start it before the CUDA context is made.
 
-    Raises `SourceError` when CUPTI refuses, for instance because another profiler holds the process.
+    graph_nodes: trace replayed CUDA graphs node by node. Raises `SourceError` when CUPTI refuses, for instance because
+    another profiler holds the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, graph_nodes: bool = False) -> None:
         problem = cupti_problem()
         if problem:
             raise SourceError(f"{problem}.")
         self._cupti = importlib.import_module("cupti.cupti")
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _FIELDS}
-        self._kinds = [getattr(self._cupti.ActivityKind, name) for name in _KINDS]
+        names = _KINDS if graph_nodes else (*_KINDS, _WHOLE_GRAPHS)
+        self._kinds = [getattr(self._cupti.ActivityKind, name) for name in names]
+        self._graph_nodes = graph_nodes
+        self._subscriber: Any = None
         self._runtime_names = {int(c): c.name for c in self._cupti.runtime_api_trace_cbid}
         self._driver_names = {int(c): c.name for c in self._cupti.driver_api_trace_cbid}
 
@@ -57,6 +66,12 @@ class CuptiTrace:
             self._cupti.activity_register_callbacks(lambda: (BUFFER_BYTES, 0), self._take)
             for kind in self._kinds:
                 self._cupti.activity_enable(int(kind))
+            if self._graph_nodes:
+                self._subscriber = self._cupti.subscribe(self._note_graph_node, None)
+                resource = int(self._cupti.CallbackDomain.RESOURCE)
+                for name in _GRAPH_NODE_EVENTS:
+                    event = int(getattr(self._cupti.CallbackIdResource, name))
+                    self._cupti.enable_callback(1, self._subscriber, resource, event)
         except self._cupti.cuptiError as error:
             raise SourceError(f"CUPTI refused to trace ({error}): end other profilers, or run as root.") from None
         return self
@@ -65,6 +80,18 @@ class CuptiTrace:
         self._cupti.activity_flush_all(1)
         for each in self._kinds:
             self._cupti.activity_disable(int(each))
+        if self._subscriber is not None:
+            self._cupti.unsubscribe(self._subscriber)
+
+    def _note_graph_node(self, user_data: Any, domain: int, event: int, data: Any) -> None:
+        """Called by CUPTI inside the CUDA call that makes a graph node, on its thread."""
+        cupti = self._cupti
+        made = cupti.GraphData.from_ptr(data.resource_descriptor)
+        cloned = event == cupti.CallbackIdResource.GRAPHNODE_CLONED
+        origin = cupti.get_graph_node_id(made.original_node) if cloned else None
+        self._rows["graph_nodes"].append(
+            (cupti.get_timestamp(), threading.get_native_id(), cupti.get_graph_node_id(made.node), origin)
+        )
 
     def _take(self, records: list[Any]) -> None:
         kinds, rows = self._cupti.ActivityKind, self._rows
@@ -94,7 +121,10 @@ class CuptiTrace:
                 rows["syncs"].append((r.start, r.end, _SYNCS.get(int(r.type)), r.stream_id, r.correlation_id))
 
     def tables(self) -> dict[str, pa.Table]:
-        """Tables `kernels`, `copies`, `memsets`, `graphs`, `launches`, `syncs`, without `pass` and `call`."""
+        """Tables `kernels`, `copies`, `memsets`, `graphs`, `graph_nodes`, `launches`, `syncs`.
+
+        The columns `pass` and `call` are not among theirs.
+        """
         tables = {
             name: pa.table(dict(zip(fields, map(list, zip(*self._rows[name], strict=True)), strict=True)))
             for name, fields in _FIELDS.items()
@@ -132,5 +162,6 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "copies": (*_DEVICE, "kind", "bytes", "source", "target"),
     "memsets": (*_DEVICE, "bytes"),
     "graphs": (*_DEVICE[:5], "graph"),
+    "graph_nodes": ("time_ns", "thread", "graph_node", "origin"),
     "syncs": ("start_ns", "end_ns", "kind", "stream", "correlation"),
 }  # fmt: skip

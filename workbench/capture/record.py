@@ -98,7 +98,13 @@ def record(
 
 
 def _run_pass(
-    recording: _Recording, name: str, *, source: str = "none", calls: int = 0, config: RunConfig | None = None
+    recording: _Recording,
+    name: str,
+    *,
+    source: str = "none",
+    calls: int = 0,
+    config: RunConfig | None = None,
+    graph_nodes: bool = False,
 ) -> Outcome:
     """One worker, with NVML beside it; its tables end up in `<folder>/passes/<name>`."""
     begun = time.monotonic_ns()
@@ -112,12 +118,13 @@ def _run_pass(
             "feeds": recording.prepared.feeds_path,
             "device": recording.device,
             "trace_here": source == "cupti",
+            "graph_nodes": graph_nodes,
             "warmup_calls": min(max(warmup, FEWEST_WARMUP_CALLS), MOST_WARMUP_CALLS),
             "calls": calls,
         }
     )
     report = where / "report"
-    wrapper = nsys_command(report) if source == "nsys" else ()
+    wrapper = nsys_command(report, graph_nodes=graph_nodes) if source == "nsys" else ()
     recording.progress(name, 0.0)
 
     def on_event(event: dict[str, Any]) -> None:
@@ -187,11 +194,12 @@ def _activity_pass(recording: _Recording, source: str) -> None:
 def _nodes_pass(recording: _Recording, source: str) -> None:
     if source in recording.sources and recording.sources[source].state == "failed":
         source = "none"
-    # A replayed graph hides its nodes from the profiler, so the nodes are recorded from the same session without it.
-    config = recording.config.changed(cuda_graph=False) if recording.config.cuda_graph else None
+    # The profiler sees no node in a replayed graph: they are found through the capture, or else without the graph.
+    replayed = recording.config.cuda_graph and source != "none"
+    config = recording.config.changed(cuda_graph=False) if recording.config.cuda_graph and not replayed else None
     calls = _affordable(recording, "nodes_calls")
     recording.sources["ort_profiler"] = SourceInfo(state="present")
-    _guarded(recording, "nodes", "ort_profiler", source=source, calls=calls, config=config)
+    _guarded(recording, "nodes", "ort_profiler", source=source, calls=calls, config=config, graph_nodes=replayed)
 
 
 def _guarded(recording: _Recording, name: str, source_name: str, **options: Any) -> None:

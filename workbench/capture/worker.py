@@ -22,6 +22,7 @@ from workbench.capture.trace_log import RangeLog
 from workbench.config import RunConfig
 from workbench.errors import DiskFullError, OutOfMemoryError, WorkbenchError
 from workbench.runs.calls import assign_calls
+from workbench.runs.schema import TABLES
 from workbench.runs.writer import full_disk_is_suspected, write_table
 
 EVENT_MARK: Final = "@workbench "
@@ -32,6 +33,7 @@ STEPS: Final = ("import", "libraries", "session", "binding", "first call")
 class WorkerSpec(BaseModel):
     """What one worker does. `trace_here` turns CUPTI on in this process; nsys, if any, is around it.
 
+    `graph_nodes`: replayed CUDA graphs are traced node by node.
     `warmup_calls` and `calls` hold for the passes that do not find them out themselves.
     """
 
@@ -41,6 +43,7 @@ class WorkerSpec(BaseModel):
     feeds: Path
     device: Literal["cuda", "cpu"]
     trace_here: bool = False
+    graph_nodes: bool = False
     warmup_calls: int = 0
     calls: int = 0
 
@@ -66,7 +69,7 @@ class Worker:
             if spec.trace_here:
                 from workbench.capture.cupti import CuptiTrace
 
-                trace = stack.enter_context(CuptiTrace())
+                trace = stack.enter_context(CuptiTrace(graph_nodes=spec.graph_nodes))
             session, call, first_ns = self._start()
             say("session", providers=session.get_providers(), options=session.get_provider_options())
             if spec.pass_name == "latency":
@@ -208,12 +211,11 @@ def write_device_tables(
 ) -> None:
     """Write CUPTI or Nsight tables with their `pass` and the `call` that each row starts in."""
     for name, table in tables.items():
-        calls = assign_calls(table["start_ns"].to_numpy(), call_starts, call_ends)
-        write_table(
-            folder,
-            name,
-            table.append_column("call", pa.array(calls)).append_column("pass", [[pass_name] * len(table)]),
-        )
+        placed = table.append_column("pass", [[pass_name] * len(table)])
+        if "call" in TABLES[name].names:
+            calls = assign_calls(table["start_ns"].to_numpy(), call_starts, call_ends)
+            placed = placed.append_column("call", pa.array(calls))
+        write_table(folder, name, placed)
 
 
 def main(spec_path: str, folder: str) -> int:

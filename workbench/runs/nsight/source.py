@@ -1,0 +1,181 @@
+"""Row sources of an Nsight Systems export: an SQLite file, or a folder of Parquet or Arrow files, one per table.
+
+A source knows which tables and columns exist and gives chosen columns in Arrow batches, so that nothing above it cares
+for the container and memory stays flat in the number of rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from workbench.errors import SourceError
+
+BATCH_ROWS: Final = 65536
+MOST_PARTS: Final = 10_000  # hostile row ids may be far apart
+SQLITE_MAGIC: Final = b"SQLite format 3\0"
+FOLDER_FORMATS: Final = {".parquet": "parquet", ".arrow": "ipc"}
+
+
+class Span(NamedTuple):
+    """Rows whose `column` lies in [start, end), in the source's own numbers; `rowid` is the place in the table."""
+
+    column: str
+    start: int
+    end: int
+
+
+class Source(Protocol):
+    """An export, whatever its container."""
+
+    name: str
+    tables: dict[str, frozenset[str]]
+    """Columns of each table that exists."""
+
+    def batches(self, table: str, columns: Sequence[str], spans: Sequence[Span] = ()) -> Iterator[pa.RecordBatch]:
+        """The chosen columns of the rows inside all `spans`, in the order of the file.
+
+        Raises `SourceError` when the file is damaged.
+        """
+
+    def parts(self, table: str, rows: int) -> list[Span]:
+        """Spans of about that many rows, which may be read side by side; empty where one reader is as quick."""
+
+
+def open_source(path: Path) -> Source:
+    """The source for a file or folder; raises `SourceError`."""
+    if path.is_dir():
+        return FolderSource(path)
+    return SqliteSource(path)
+
+
+class SqliteSource:
+    """An SQLite export, opened read-only; ADBC gives Arrow batches, the standard library is the fallback."""
+
+    # Columns whose rows may all be null at the beginning, where ADBC would take them for integers.
+    _TEXT: Final = frozenset(("text", "jsonText", "value:StringIds", "name", "typeName", "metricName"))
+    _REAL: Final = frozenset(("doubleValue", "floatValue", "value:GPU_METRICS"))
+
+    def __init__(self, path: Path) -> None:
+        self.name, self._path = path.name, path
+        with self._readable(), closing(sqlite3.connect(self._uri(), uri=True)) as database:
+            names = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            self.tables: dict[str, frozenset[str]] = {
+                name: frozenset(row[1] for row in database.execute("SELECT * FROM pragma_table_info(?)", (name,)))
+                for name in names
+            }
+
+    def batches(self, table: str, columns: Sequence[str], spans: Sequence[Span] = ()) -> Iterator[pa.RecordBatch]:
+        """See `Source`."""
+        chosen = ", ".join(self._expression(table, column) for column in columns)
+        query = f"SELECT {chosen} FROM {_quoted(table)}"
+        if spans:
+            bounds = (f"{_quoted(s.column)} >= {int(s.start)} AND {_quoted(s.column)} < {int(s.end)}" for s in spans)
+            query += f" WHERE {' AND '.join(bounds)}"
+        with self._readable():
+            yield from self._rows(query)
+
+    def parts(self, table: str, rows: int) -> list[Span]:
+        """See `Source`."""
+        try:
+            with closing(sqlite3.connect(self._uri(), uri=True)) as database:
+                first, last = database.execute(f"SELECT min(rowid), max(rowid) FROM {_quoted(table)}").fetchone()
+        except sqlite3.Error:  # a view, or a table without row ids; what is damaged is said when it is read
+            return []
+        if first is None or (last - first) // rows > MOST_PARTS:
+            return []
+        return [Span("rowid", low, low + rows) for low in range(first, last + 1, rows)]
+
+    def _rows(self, query: str) -> Iterator[pa.RecordBatch]:
+        try:
+            from adbc_driver_sqlite import dbapi
+        except ImportError:  # a bare GPU host
+            yield from self._rows_of_the_standard_library(query)
+            return
+        with dbapi.connect(self._uri(), autocommit=True) as database, database.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
+            cursor.execute(query)
+            yield from cursor.fetch_record_batch()
+
+    def _rows_of_the_standard_library(self, query: str) -> Iterator[pa.RecordBatch]:
+        with closing(sqlite3.connect(self._uri(), uri=True)) as database:
+            cursor = database.execute(query)
+            names = [column[0] for column in cursor.description]
+            while rows := cursor.fetchmany(BATCH_ROWS):
+                yield pa.record_batch([pa.array(values) for values in zip(*rows, strict=True)], names=names)
+
+    def _expression(self, table: str, column: str) -> str:
+        quoted = _quoted(column)
+        if self._TEXT & {column, f"{column}:{table}"}:
+            return f"COALESCE(CAST({quoted} AS TEXT), '') AS {quoted}"
+        if self._REAL & {column, f"{column}:{table}"}:
+            return f"CAST({quoted} AS REAL) AS {quoted}"
+        return quoted
+
+    def _uri(self) -> str:
+        return f"file:{quote(str(self._path.resolve()))}?mode=ro&immutable=1"
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, pa.ArrowException, OverflowError, UnicodeDecodeError) as error:
+            raise _damaged(self.name, error) from None
+        except Exception as error:  # adbc's errors have no base class that is there without adbc
+            if type(error).__module__.startswith("adbc"):
+                raise _damaged(self.name, error) from None
+            raise
+
+
+class FolderSource:
+    """A folder as `nsys export --type=parquetdir` or `arrowdir` makes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, self._path = path.name, path
+        self._files = {file.stem: file for file in sorted(path.iterdir()) if file.suffix in FOLDER_FORMATS}
+        if not self._files:
+            raise SourceError(f"{path} holds no .parquet or .arrow file: give the folder that `nsys export` made.")
+        self.tables: dict[str, frozenset[str]] = {
+            name: frozenset(self._dataset(name).schema.names) for name in self._files
+        }
+
+    def batches(self, table: str, columns: Sequence[str], spans: Sequence[Span] = ()) -> Iterator[pa.RecordBatch]:
+        """See `Source`."""
+        inside = None
+        for span in spans:
+            bounds = (pc.field(span.column) >= span.start) & (pc.field(span.column) < span.end)
+            inside = bounds if inside is None else inside & bounds
+        try:
+            for batch in self._dataset(table).to_batches(columns=list(columns), filter=inside, batch_size=BATCH_ROWS):
+                if len(batch):
+                    yield batch
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(f"{self.name}/{self._files[table].name}", error) from None
+
+    def parts(self, table: str, rows: int) -> list[Span]:
+        """See `Source`: Arrow reads with several threads by itself."""
+        return []
+
+    def _dataset(self, table: str) -> Any:
+        file = self._files[table]
+        try:
+            return ds.dataset(file, format=FOLDER_FORMATS[file.suffix])
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(f"{self.name}/{file.name}", error) from None
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _damaged(name: str, error: Exception) -> SourceError:
+    said = " ".join(str(error).split())[:160]
+    return SourceError(f"The Nsight Systems export {name} cannot be read ({said}): export it again.")
