@@ -17,7 +17,7 @@ TEST := $(VENV)/.installed-test,lab$(GPU)
 
 REST := $(if $(GPU),slow or browser or gpu,(slow or browser) and not gpu)
 
-.PHONY: help demo lab test check rest chromium bench clean
+.PHONY: help demo lab test check rest chromium bench peers clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +41,9 @@ rest: check chromium
 
 bench: $(TEST)  ## speed, as ratios against a plain baseline
 	$(BIN)/pytest tests/benchmarks -s $(if $(GPU),,-m "not gpu")
+
+peers: $(VENV)/peers/.installed  ## how quick and how exact another tool is on the events of the import benchmark
+	PYTHONPATH=tests $(VENV)/peers/bin/python -m benchmarks.peer_hta
 
 # browser tests skip without Chromium and say so; under CI a skipped browser would pass unseen, so it is an error
 chromium:
@@ -66,4 +69,10 @@ $(BIN)/python:
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 	@echo "Installing the workbench$(if $(filter-out core,$*), with $*) into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.$(if $(filter-out core,$*),[$*])'
+	@touch '$@'
+
+# other tools have requirements of their own
+$(VENV)/peers/.installed: | $(BIN)/python
+	$(BIN)/python -m venv $(VENV)/peers
+	@$(VENV)/peers/bin/pip install --quiet --disable-pip-version-check 'HolisticTraceAnalysis>=0.5'
 	@touch '$@'

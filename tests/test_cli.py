@@ -51,3 +51,37 @@ def test_flags_win_over_the_file_and_the_model_may_stand_on_the_command_line(com
     assert saved.json["latency_ns"] == ended.json["latency_ns"]
     config = RunConfig(**json.loads((command.folder / "run" / "manifest.json").read_text())["config"])
     assert (config.provider, config.seed, config.budget.nodes_calls) == ("cpu", 5, 3)
+
+
+def test_a_capture_is_imported_and_exported(command, capture):
+    export = capture("nsight_h200_four_classes.sqlite")
+    choice = ("--range", "launch:measure", "--calls", "0..3", "--out", "run", "--report", "report.html")
+    ended = command("import", export, *choice)
+    assert ended.status == 0
+    assert "held back by launch" in ended.stdout
+    assert "Run folder: run" in ended.stdout
+    assert command.left() == ["report.html", "run"]
+    again = command("import", export, "--range", "pcie:measure", "--out", "other", "--json").json
+    assert (again["run"], again["verdict"]) == ("other", "pcie")
+    assert command("export", "run", "--json").json == {"files": [str(command.folder / "run.perfetto-trace")]}
+    assert command("export", "run", "--format", "csv", "--out", "tables").status == 0
+    assert "kernels.csv" in [path.name for path in (command.folder / "tables").iterdir()]
+    assert command("diagnose", "run", "--json").json["verdict"] == "launch"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["import", "nothing.sqlite"], 2, "There is no file"),
+        (["import", "{export}", "--range", "launch:mesure"], 2, "'launch:measure'"),
+        (["import", "{export}", "--calls", "some"], 2, "such as 20..30"),
+        (["import", "{export}", "--process", "1"], 2, "process 654"),
+        (["export", "pcie", "--format", "xls"], 2, "perfetto, csv, parquet"),
+        (["import"], 2, "files"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_sentence_and_leaves_nothing(command, capture, words, status, said):
+    export = capture("nsight_h200_four_classes.sqlite")
+    ended = command(*(word.format(export=export) for word in words)).failed(status)
+    assert said in ended.said
+    assert [name for name in command.left() if name != "runs" or list((command.folder / "runs").iterdir())] == []

@@ -9,13 +9,14 @@ from workbench.version import __version__
 
 if TYPE_CHECKING:
     from workbench import zoo
-    from workbench.api import Run, load, profile, samples
+    from workbench.api import Run, import_run, load, profile, samples
     from workbench.config import RunConfig
 
-__all__ = ["Run", "RunConfig", "__version__", "load", "profile", "samples", "zoo"]
+__all__ = ["Run", "RunConfig", "__version__", "import_run", "load", "profile", "samples", "zoo"]
 
 _HOMES = {
     "Run": "workbench.api",
+    "import_run": "workbench.api",
     "load": "workbench.api",
     "profile": "workbench.api",
     "samples": "workbench.api",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,17 @@ from workbench.capture.resolve import Activity
 from workbench.config import RunConfig
 from workbench.diagnosis.diagnosis import Diagnosis, diagnose
 from workbench.errors import ModelError, RunFolderError
+from workbench.runs.imports import Selection, import_files
+from workbench.runs.imports.calls import parse_calls
+from workbench.runs.manifest import Ceilings, DeviceInfo, SourceInfo
 from workbench.runs.reader import RunFolder
 from workbench.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+    from workbench.runs.export import ExportFormat
 
 _SAMPLES = Path(__file__).parent / "samples"
 RESNET50 = "resnet50"
@@ -45,9 +50,20 @@ class Run(RunFolder):
 
         return write_report(self, self.diagnosis, Path(path))
 
+    def export(self, format: ExportFormat, out: str | Path | None = None) -> list[Path]:
+        """Write the tables for other tools, and return the files written.
+
+        format: `perfetto` makes one trace for ui.perfetto.dev, `csv` and `parquet` a folder with a file for each table.
+        out: file or folder to make, by default `<run>.perfetto-trace`, `<run>-csv` or `<run>-parquet` beside the run.
+        Raises `ConfigError` for an unknown format, `RunFolderError` when `out` exists, `DiskFullError`.
+        """
+        from workbench.runs.export import export_run
+
+        return export_run(self, format, None if out is None else Path(out))
+
     @cached_property
     def figures(self) -> dict[str, go.Figure]:
-        """The report's figures by name: `shares`, `timeline`, `nodes`, `roofline`, `latency`, `samples`."""
+        """The report's figures by name: `shares`, `timeline`, `nodes`, `kernels`, `roofline`, `latency`, `samples`."""
         from workbench.report.pictures import pictures
 
         return pictures(self, self.diagnosis)
@@ -84,6 +100,53 @@ def profile(
     target = Path(out) if out is not None else _free_folder(Path(chosen.model).stem)
     chosen = chosen.changed(model=str(resolve_model(chosen.model)))
     return Run(record(chosen, target, activity=activity, timeout_s=timeout_s, progress=progress))
+
+
+def import_run(
+    files: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    range: str | None = None,
+    calls: str | tuple[int, int] | None = None,
+    call: str | None = None,
+    process: int | None = None,
+    device: int | None = None,
+    progress: Callable[[str, float], None] = lambda name, share: None,
+) -> Run:
+    """Make a run of captures that other tools made, and return it opened.
+
+    files: an Nsight Systems report or export (.nsys-rep, SQLite, folder of Parquet), ONNX Runtime profiles of the same
+    process, or both together; or one PyTorch (Kineto) trace. out: folder to make, by default `runs/<file>-<time>`.
+    range: NVTX range that bounds the part to import, such as `compute:measure`. calls: calls inside it, counted from 0,
+    as `"20..30"` or `(20, 30)`, both included. call: NVTX range that marks one call; without it, ONNX Runtime's own
+    calls or the range that repeats and covers the most time. process: system process id. device: CUDA device number.
+    progress: called with what goes on and its share done, 0..1.
+
+    Raises `ConfigError` for a selection that the files do not hold, `SourceError` for a file that cannot be read; then
+    nothing is left behind.
+    """
+    given = [files] if isinstance(files, (str, Path)) else list(files)
+    chosen = parse_calls(calls) if isinstance(calls, str) else calls
+    selection = Selection(range=range, calls=chosen, call_range=call, process=process, device=device)
+    stem = Path(given[0]).name.partition(".")[0] if given else ""
+    target = Path(out) if out is not None else _free_folder(stem or "import")
+    return Run(import_files(given, target, selection, ceilings_of=_ceilings_of, progress=progress))
+
+
+def _ceilings_of(device: DeviceInfo) -> tuple[Ceilings, SourceInfo]:
+    """Ceilings that were measured on a device of the same name: by this user, or else for a recorded run."""
+    from workbench.capture.ceilings.cache import of_device
+
+    found = of_device(device.name)
+    if found is not None:
+        return found, SourceInfo(state="present")
+    for name, run in samples().items():
+        if run.manifest.device.name == device.name and run.manifest.ceilings.flops_per_s:
+            note = f"The ceilings were measured on another {device.name}, the one of the sample {name!r}."
+            ceilings = run.manifest.ceilings
+            return ceilings.model_copy(update={"notes": [*ceilings.notes, note]}), SourceInfo(state="present")
+    reason = f"none were measured on {device.name}: run `workbench profile` once on such a device"
+    return Ceilings(), SourceInfo(state="absent", reason=reason)
 
 
 def resolve_model(model: str) -> Path:

@@ -1,4 +1,4 @@
-"""The command line: `workbench profile | diagnose | report | doctor | zoo | demo`.
+"""The command line: `workbench profile | import | export | diagnose | report | doctor | zoo | demo`.
 
 With `--json` a command prints one JSON object on standard output and nothing else there; progress and messages go to
 standard error. Exit status: 0 on success, 1 on a failed run, 2 on wrong usage, 130 when interrupted.
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or the name of a sample.")]
+_PROGRESS_STEPS: Final = 5  # latency, counters, activity, nodes, ceilings
 # typer may carry a copy of click, whose base of every usage error has no public name there
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 
@@ -108,6 +109,54 @@ def _profile(
         failed = next(info for info in run.manifest.passes.values() if info.state == "failed")
         typer.echo(f"The run is incomplete: {failed.reason}", err=True)
         raise typer.Exit(1)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path], typer.Argument(help="Nsight Systems report or export, ONNX Runtime profiles, or a PyTorch trace.")
+    ],
+    range_: Annotated[str | None, typer.Option("--range", metavar="NAME", help="NVTX range to import.")] = None,
+    calls: Annotated[str | None, typer.Option(metavar="20..30", help="Calls to import, counted from 0.")] = None,
+    call: Annotated[str | None, typer.Option(metavar="NAME", help="NVTX range that marks one call.")] = None,
+    process: Annotated[int | None, typer.Option(metavar="PID", help="Process to import.")] = None,
+    device: Annotated[int | None, typer.Option(metavar="N", help="CUDA device to import.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to make; default runs/<file>-<time>.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write the report to this HTML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a run of a capture that another tool made, and print its verdict."""
+    from workbench.api import import_run
+
+    with _progress_bar(1) as progress:
+        run = import_run(
+            files, out=out, range=range_, calls=calls, call=call, process=process, device=device, progress=progress
+        )
+    if report is not None:
+        run.report(report)
+    if as_json:
+        _print_json({"run": str(run.folder), **run.diagnosis.to_dict()})
+    else:
+        typer.echo(run.summary())
+        typer.echo(f"\nRun folder: {run.folder}" + (f"\nReport: {report}" if report else ""))
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    format_: Annotated[str, typer.Option("--format", help="perfetto (ui.perfetto.dev), csv or parquet.")] = "perfetto",
+    out: Annotated[Path | None, typer.Option(help="File or folder to make; default beside the run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the tables of a run for other tools."""
+    from workbench.api import load
+
+    written = load(run).export(cast(Any, format_), out)
+    if as_json:
+        _print_json({"files": [str(path) for path in written]})
+    else:
+        for path in written:
+            typer.echo(path)
 
 
 @app.command()
@@ -210,8 +259,8 @@ def demo(
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Callable[[str, float], None]]:
-    """A bar on standard error, one unit for each pass."""
+def _progress_bar(steps: int = _PROGRESS_STEPS) -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error, one unit for each of so many steps."""
     from tqdm import tqdm
 
     done: dict[str, float] = {}
@@ -220,13 +269,10 @@ def _progress_bar() -> Iterator[Callable[[str, float], None]]:
         def progress(name: str, share: float) -> None:
             done[name] = share
             bar.set_description_str(name, refresh=False)
-            bar.n = min(1.0, sum(done.values()) / _PROGRESS_STEPS)
+            bar.n = min(1.0, sum(done.values()) / steps)
             bar.refresh()
 
         yield progress
-
-
-_PROGRESS_STEPS = 5  # latency, counters, activity, nodes, ceilings
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -72,11 +72,11 @@ def test_innermost_equals_a_search_through_nested_intervals(rows, moments):
 def test_border_copies_carry_inputs_and_outputs_and_the_rest_says_why():
     work = frame(
         [
-            (0, 10, 1, "h2d", 400),  # before the executor: the input of 400 bytes, though it is listed second
-            (0, 30, 2, "h2d", 999),  # before the executor, of no input's size
-            (0, 50, 3, None, None),  # inside the node
-            (0, 95, 4, "d2h", 16),  # after the executor
-            (0, 60, 99, None, None),  # no host call known
+            (0, 10_000, 1, "h2d", 400),  # before the executor: the input of 400 bytes, though it is listed second
+            (0, 30_000, 2, "h2d", 999),  # before the executor, of no input's size
+            (0, 50_000, 3, None, None),  # inside the node
+            (0, 95_500, 4, "d2h", 16),  # after the executor
+            (0, 60_000, 99, None, None),  # no host call known
         ],
         WORK,
     )
@@ -89,7 +89,7 @@ def test_border_copies_carry_inputs_and_outputs_and_the_rest_says_why():
     )
     assert found["node"].tolist() == [NO_NODE, NO_NODE, 0, NO_NODE, NO_NODE]
     assert found["carries"].fillna("").tolist() == ["input b", "", "", "output y", ""]
-    assert found["cause"].fillna("").tolist() == ["", OUTSIDE_NODES, "", "", NO_LAUNCH]
+    assert found["cause"].astype(object).fillna("").tolist() == ["", OUTSIDE_NODES, "", "", NO_LAUNCH]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """The arithmetic of shares and verdict: identities under hypothesis, and one example by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workbench.analysis.node_times import NodeTimes
 from workbench.analysis.thresholds import CLEAR_LEAD, LARGE_PAIR, LARGE_SHARE
-from workbench.diagnosis.shares import CLASSES, LimitSplit, Traced, cpu_pieces, gpu_pieces
+from workbench.diagnosis.shares import CLASSES, LimitSplit, Traced, cpu_pieces, gpu_pieces, limit_split
 from workbench.diagnosis.verdict import INCONCLUSIVE, judge, labels
 
 amounts = st.floats(0, 1e9)
@@ -67,6 +69,49 @@ def test_what_a_replay_takes_beyond_its_kernels_is_launch_latency():
     pieces = gpu_pieces(60.0, traced, LimitSplit(1.0, 0.0, 0.0, 0.0), 40.0)
     assert float(pieces.launch_latency) == pytest.approx(10.0)
     assert float(pieces.compute) == pytest.approx(40.0)
+
+
+COLUMNS = ["compute_ns", "memory_ns", "under-filled_ns", "unknown_ns", "compute_bound_ns", "memory_bound_ns"]
+
+
+def node_table(*rows, outside=(0.0, 0.0, 0.0, 0.0)):
+    """Nodes by their rows of `COLUMNS`, and the time of work that leads to no node, by limit."""
+    limits = ("compute", "memory", "under-filled", "unknown")
+    device = pd.DataFrame({"own_ns": [1]})
+    return NodeTimes(
+        device.iloc[:0], device, pd.DataFrame(rows, columns=COLUMNS), 1, dict(zip(limits, outside, strict=True))
+    )
+
+
+def test_work_outside_nodes_counts_by_its_own_limit():
+    split = limit_split(node_table((30.0, 0.0, 10.0, 0.0, 5.0, 2.0), outside=(0.0, 20.0, 25.0, 15.0)))
+    assert [float(part) for part in split] == [0.30, 0.20, 0.35, 0.15]
+
+
+def test_a_trace_without_nodes_still_splits():
+    split = limit_split(node_table(outside=(0.0, 10.0, 30.0, 60.0)))
+    assert [float(part) for part in split] == [0.0, 0.10, 0.30, 0.60]
+    assert limit_split(None) == LimitSplit(0.0, 0.0, 0.0, 1.0)
+
+
+def test_under_filled_work_goes_to_its_bounds_and_without_bounds_to_the_unknown():
+    nodes = node_table((0.0, 0.0, 40.0, 0.0, 5.0, 2.0), outside=(0.0, 0.0, 60.0, 0.0))
+    split = limit_split(nodes, 0.0, np.array([0.0, 0.5, 1.0]))
+    assert np.broadcast_to(split.compute, 3) == pytest.approx([0.0, 0.2, 0.4])
+    assert np.broadcast_to(split.under_filled, 3) == pytest.approx([1.0, 0.5, 0.0])
+    assert np.broadcast_to(split.unknown, 3) == pytest.approx([0.0, 0.3, 0.6])
+
+
+parts = st.floats(0, 1e6)
+
+
+@given(st.lists(st.tuples(*[parts] * 4, *[st.floats(1, 1e6)] * 2), max_size=4), st.tuples(*[parts] * 4),
+       st.floats(-3, 3), st.floats(0, 1))  # fmt: skip
+def test_a_split_sums_to_one_and_none_is_negative(rows, outside, shift, moved):
+    split = limit_split(node_table(*rows, outside=(0.0, *outside[1:])), np.array([shift]), np.array([moved]))
+    values = [float(np.broadcast_to(part, 1)[0]) for part in split]
+    assert sum(values) == pytest.approx(1.0)
+    assert min(values) >= -1e-9
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=6, max_size=6))

@@ -18,7 +18,7 @@ from workbench.analysis.device_work import measured_calls, rows_of
 from workbench.diagnosis.diagnosis import Diagnosis, diagnose
 from workbench.figures.classes import COLOURS
 from workbench.figures.latency import latency_series
-from workbench.figures.marks import COLUMNS, busy_fraction, merge_marks, timeline_marks
+from workbench.figures.marks import COLUMNS, busy_fraction, details, merge_marks, timeline_marks
 from workbench.figures.nodes import top_nodes
 from workbench.figures.roofline import ceilings_in_use, roofline
 from workbench.figures.samples import device_samples
@@ -52,6 +52,7 @@ def marks_of(run: RunFolder, diagnosis: Diagnosis, calls: int = 3) -> pd.DataFra
         diagnosis.nodes,
         rows_of(run, "launches", "nodes"),
         rows_of(run, "syncs", "nodes"),
+        rows_of(run, "ranges", "nodes"),
         device_kind="cuda",
     )
 
@@ -198,11 +199,48 @@ def test_too_many_marks_are_merged_and_the_title_says_so(opened: Any) -> None:
     run, diagnosis = opened["launch_device"]
     marks = marks_of(run, diagnosis)
     figure = timeline(marks, most=500)
-    drawn = merge_marks(marks, 500)
+    drawn = merge_marks(marks, 3000, 500)
     assert len(drawn) <= 500 < len(marks)
     assert f"{len(marks):,} marks are drawn as {len(drawn):,}" in figure.layout.title.text
-    assert drawn["count"].sum() == len(marks)
     assert "marks are drawn as" not in timeline(marks, most=len(marks)).layout.title.text
+
+
+def said(marks: pd.DataFrame) -> set[tuple[Any, ...]]:
+    shown = marks[["lane", "start_ns", "end_ns", "name", "class"]].astype(object).fillna("")
+    return {(*row, detail) for row, detail in zip(shown.itertuples(index=False), details(marks), strict=True)}
+
+
+def test_a_mark_that_is_not_merged_keeps_all_that_it_says(opened: Any) -> None:
+    marks = marks_of(*opened["compute_numpy"])
+    drawn = merge_marks(marks, 10_000, len(marks) // 2)
+    alone = drawn[drawn["count"] == 1]
+    assert {"calls", "copies to host"} <= set(alone["lane"])
+    assert len(alone) < len(drawn)
+    assert said(alone) <= said(marks)
+
+
+def test_details_say_whose_mark_it_is_and_how_quick_a_copy_was(opened: Any) -> None:
+    marks = marks_of(*opened["compute_numpy"], calls=1)
+    texts = marks.assign(detail=details(marks)).groupby("lane")["detail"].unique().map(list).to_dict()
+    assert texts["calls"] == texts["host calls"] == [""]
+    assert "MatMul on CUDA, compute" in texts["nodes"]
+    assert any(text.startswith("of MatMul") and text.endswith(", compute") for text in texts["kernels"])
+    (home,) = texts["copies to host"]
+    assert home.startswith("d2h, 33.6 MB of output y at ")
+    assert home.endswith("GB/s")
+
+
+def test_a_copy_of_unknown_size_or_no_length_has_no_rate(opened: Any) -> None:
+    marks = marks_of(*opened["compute_numpy"], calls=1)
+    copy = marks[marks["lane"] == "copies to host"].head(1)
+    assert details(copy.assign(bytes=None)) == ["d2h, – of output y at –"]
+    assert details(copy.assign(end_ns=copy["start_ns"])) == ["d2h, 33.6 MB of output y at –"]
+
+
+def test_a_timeline_without_calls_says_so(opened: Any) -> None:
+    marks = marks_of(*opened["compute_numpy"], calls=0)
+    assert list(marks.columns) == COLUMNS
+    assert timeline(marks).layout.annotations[0].text.startswith("No call was traced")
 
 
 spans = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 60), st.sampled_from("ab")), min_size=1, max_size=60)
@@ -210,17 +248,16 @@ spans = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 60), st.sampled_f
 
 @given(spans, st.integers(1, 20))
 def test_merged_marks_cover_what_their_parts_covered(parts: list[tuple[int, int, str]], most: int) -> None:
-    rows = [("kernels", start, start + length, name, "", "memory", 1, 1.0) for start, length, name in parts]
-    merged = merge_marks(pd.DataFrame(rows, columns=COLUMNS), most)
+    rows = [("kernels", start, start + length, name, "memory", 1, 1.0) for start, length, name in sorted(parts)]
+    merged = merge_marks(pd.DataFrame(rows, columns=COLUMNS[:7]).reindex(columns=COLUMNS), 100, most)
     assert len(merged) <= max(most, 1)
-    assert merged["count"].sum() == len(rows)
+    assert merged["count"].sum() >= len(rows)  # what reaches into two marks counts in both
     covered = {moment for start, length, _ in parts for moment in range(start, start + length)}
     inside = {moment for row in merged.itertuples() for moment in range(row.start_ns, row.end_ns)}
     assert covered <= inside
     for row in merged.itertuples():
-        assert 0 < row.busy <= 1
-    if len(merged) == 1:
-        assert merged["busy"].iloc[0] == pytest.approx(len(covered) / len(inside))
+        mine = set(range(row.start_ns, row.end_ns))
+        assert row.busy == pytest.approx(len(covered & mine) / len(mine))
 
 
 # nodes and roofline

@@ -1,4 +1,4 @@
-"""Records the captures of other tools under tests/data/captures on a GPU host: `python record_captures.py FOLDER [NAME …]`.
+"""Records captures for tests/data/captures on a GPU host: `python tests/gpu/record_captures.py FOLDER [NAME …]`.
 
 Each is what a user would send: an Nsight Systems export, ONNX Runtime's profile of the same process, a PyTorch trace.
 Environment, host, user and path names are removed from the exports. `truth.json` keeps what the files cannot say: when
@@ -13,23 +13,38 @@ import lzma
 import sqlite3
 import subprocess
 import sys
+import tarfile
 from contextlib import closing
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from workbench import zoo
 
 WORKLOAD = Path(__file__).with_name("capture_workload.py")
 NSYS = ["nsys", "profile", "--sample=none", "--cpuctxsw=none", "--force-overwrite=true"]
-PRIVATE_TABLES = ("TARGET_INFO_SYSTEM_ENV", "META_DATA_CAPTURE", "PROCESSES", "ThreadNames", "ProcessStreams", "ANALYSIS_FILE")
+PRIVATE_TABLES = (
+    "TARGET_INFO_SYSTEM_ENV", "META_DATA_CAPTURE", "PROCESSES", "ThreadNames", "ProcessStreams", "ANALYSIS_FILE",
+    "OSRT_CALLCHAINS",
+)  # fmt: skip
+# Columns that refer to names worth keeping; the other strings hold the environment, command lines and paths.
+NAMED_BY = {
+    "CUPTI_ACTIVITY_KIND_KERNEL": ("demangledName", "shortName", "mangledName"),
+    "CUPTI_ACTIVITY_KIND_RUNTIME": ("nameId",),
+    "CUDA_GRAPH_NODE_EVENTS": ("nameId",),
+    "NVTX_EVENTS": ("textId",),
+    "OSRT_API": ("nameId",),
+}
 # name: arguments of the workload, options of nsys
 CAPTURES = {
-    "launch_graph_nodes": (["launch.onnx", "--device", "--graph", "--profile", "p"], ["--trace=cuda,nvtx", "--cuda-graph-trace=node"]),
-    "launch_graph_whole": (["launch.onnx", "--device", "--graph", "--profile", "p"], ["--trace=cuda,nvtx"]),
-    "resnet50_joined": (["resnet50.onnx", "--device", "--profile", "p"], ["--trace=cuda,nvtx,osrt"]),
-    "launch_threads": (["launch.onnx", "--profile", "p", "--threads", "3", "--calls", "6"], ["--trace=cuda,nvtx"]),
-    "two_sessions": (["launch.onnx", "memory.onnx", "--profile", "p", "--domain", "--calls", "4"], ["--trace=cuda,nvtx"]),
-    "memory_joined": (["memory.onnx", "--device", "--profile", "p"], ["--trace=cuda,nvtx"]),
-}  # fmt: skip
+    "launch_graph_nodes": ("launch.onnx --device --graph", "--trace=cuda,nvtx --cuda-graph-trace=node"),
+    "launch_graph_whole": ("launch.onnx --device --graph", "--trace=cuda,nvtx"),
+    "resnet50_joined": ("resnet50.onnx --device", "--trace=cuda,nvtx,osrt"),
+    "launch_threads": ("launch.onnx --threads 3 --calls 6", "--trace=cuda,nvtx"),
+    "two_sessions": ("launch.onnx memory.onnx --domain --calls 4", "--trace=cuda,nvtx"),
+}
 
 TORCH = """
 import sys, timm, torch
@@ -49,18 +64,34 @@ with torch.inference_mode(), profile(
 """
 
 
-def strip(export: Path) -> None:
-    """Remove what tells of the machine and its user."""
+def strip(export: Path) -> set[int]:
+    """Remove what tells of the machine and its user; returns the ids of the strings that were kept."""
     with closing(sqlite3.connect(export)) as database:
         tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         for name in tables.intersection(PRIVATE_TABLES):
             database.execute(f"DELETE FROM {name}")
-        if "META_DATA_EXPORT" in tables:
-            database.execute("DELETE FROM META_DATA_EXPORT WHERE name NOT LIKE 'EXPORT_SCHEMA%' AND name NOT LIKE '%PRODUCT%'")
-        if "TARGET_INFO_GPU" in tables:
-            database.execute("UPDATE TARGET_INFO_GPU SET uuid = ''")
+        if "DIAGNOSTIC_EVENT" in tables:
+            database.execute("DELETE FROM DIAGNOSTIC_EVENT WHERE text LIKE '%/%'")
+        kept = "EXPORT_SCHEMA%", "%PRODUCT%"
+        database.execute("DELETE FROM META_DATA_EXPORT WHERE name NOT LIKE ? AND name NOT LIKE ?", kept)
+        database.execute("UPDATE TARGET_INFO_GPU SET uuid = ''")
+        columns = [(table, column) for table in tables.intersection(NAMED_BY) for column in NAMED_BY[table]]
+        named = " UNION ".join(f"SELECT {column} AS named FROM {table}" for table, column in columns)
+        database.execute(f"DELETE FROM StringIds WHERE NOT EXISTS (SELECT 1 FROM ({named}) WHERE named = id)")
         database.commit()
         database.execute("VACUUM")
+        return {row[0] for row in database.execute("SELECT id FROM StringIds")}
+
+
+def strip_folder(folder: Path, strings: set[int]) -> None:
+    """The same for a folder of Parquet files."""
+    private = [*PRIVATE_TABLES, "META_DATA_EXPORT", "DIAGNOSTIC_EVENT", "TARGET_INFO_GPU"]
+    for file in folder.glob("*.parquet"):
+        if file.stem in private or file.stem.startswith("ENUM_"):
+            file.unlink()
+    file = folder / "StringIds.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.filter(pc.is_in(table["id"], pa.array(list(strings), table["id"].type))), file)
 
 
 def pack(source: Path, target: Path) -> None:
@@ -70,7 +101,8 @@ def pack(source: Path, target: Path) -> None:
 def record(name: str, out: Path, work: Path) -> dict:
     arguments, options = CAPTURES[name]
     report = work / name
-    command = [*NSYS, *options, f"--output={report}", sys.executable, str(WORKLOAD), *arguments]
+    watched = [sys.executable, str(WORKLOAD), *arguments.split(), "--profile", "p"]
+    command = [*NSYS, *options.split(), f"--output={report}", *watched]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=200, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
@@ -81,22 +113,23 @@ def record(name: str, out: Path, work: Path) -> dict:
         ["nsys", "export", "--type=sqlite", "--force-overwrite=true", f"--output={export}", f"{report}.nsys-rep"],
         check=True, capture_output=True, timeout=200,
     )  # fmt: skip
-    strip(export)
+    strings = strip(export)
     pack(export, out / f"nsight_{name}.sqlite.xz")
     profiles = []
     for index, profile in enumerate(said["profiles"]):
         packed = out / f"ort_profile_{name}_{index}.json.xz"
         pack(work / profile, packed)
-        profiles.append({"file": packed.name.removesuffix(".xz"), "written_as": profile, "start_ns": said["starts_ns"][index]})
+        start_ns = said["starts_ns"][index]
+        profiles.append({"file": packed.name.removesuffix(".xz"), "written_as": profile, "start_ns": start_ns})
     if name == "launch_graph_nodes":
-        for kind in ("parquetdir", "arrowdir"):
-            made = work / f"{name}_{kind}"
-            exported = subprocess.run(
-                ["nsys", "export", f"--type={kind}", "--force-overwrite=true", f"--output={made}", f"{report}.nsys-rep"],
-                capture_output=True, text=True, timeout=200, check=False,
-            )  # fmt: skip
-            print(kind, exported.returncode, (exported.stdout + exported.stderr)[-300:], flush=True)
-            subprocess.run(["tar", "-cJf", str(out / f"{made.name}.tar.xz"), "-C", str(work), made.name], check=False)
+        made = work / "nsight_launch_graph_nodes_parquet"
+        subprocess.run(
+            ["nsys", "export", "--type=parquetdir", "--force-overwrite=true", f"--output={made}", f"{report}.nsys-rep"],
+            check=True, capture_output=True, timeout=200,
+        )  # fmt: skip
+        strip_folder(made, strings)
+        with tarfile.open(out / f"{made.name}.tar.xz", "w:xz") as archive:
+            archive.add(made, made.name)
     return {"profiles": profiles}
 
 

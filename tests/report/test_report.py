@@ -25,7 +25,10 @@ from workbench.runs.manifest import DeviceInfo, PassInfo, SourceInfo
 from workbench.runs.reader import RunFolder
 
 HOSTILE = "</script><script>alert(1)</script>"
-SECTIONS = "verdict arithmetic help timeline nodes roofline latency device copies configuration sources reading".split()
+SECTIONS = [
+    *"verdict arithmetic help timeline nodes kernels roofline".split(),
+    *"latency device copies configuration sources reading".split(),
+]
 LARGEST_BYTES = 2_500_000
 
 
@@ -39,11 +42,8 @@ class Hostile(RunFolder):
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         found = super().table(name, columns)
-        return (
-            found.assign(name=HOSTILE, op_type=HOSTILE)
-            if name == "nodes"
-            else (found.assign(name=HOSTILE + found["name"].astype(str)) if name == "kernels" else found)
-        )
+        named = {"nodes": ("name", "op_type"), "kernels": ("name",)}.get(name, ())
+        return found.assign(**{column: HOSTILE + found[column].astype(str) for column in named if column in found})
 
 
 class WithoutGpu(RunFolder):
@@ -133,7 +133,7 @@ def test_sections_stand_in_their_order(page: Page) -> None:
 
 def test_every_figure_is_in_the_page_once(page: Page) -> None:
     figures = json.loads(page.packed("figures"))
-    assert list(figures) == ["shares", "timeline", "nodes", "roofline", "latency", "samples"]
+    assert list(figures) == ["shares", "timeline", "nodes", "kernels", "roofline", "latency", "samples"]
     assert all(figure["data"] for figure in figures.values())
     assert [name for name in page.ids if name.startswith("figure-")] == [f"figure-{name}" for name in figures]
 
@@ -180,6 +180,22 @@ def test_copies_say_what_they_carry(page: Page) -> None:
     assert "output y" in page.texts
 
 
+def test_kernels_say_their_family_and_by_which_rule(page: Page) -> None:
+    at = page.texts.index("nvjet_sm90_hsh_256x128_64x4_1x2_h_bz_coopA_NNT")
+    family, tensor_cores, rule, per_call = page.texts[at + 1 : at + 5]
+    assert (family, tensor_cores, per_call) == ("GEMM", "yes", "8")
+    assert "FP16" in rule
+    assert page.texts[at + 6] == "100 %"
+
+
+def test_kernels_stand_in_a_run_without_nodes_too(h200: Path) -> None:
+    found = page_of(WithoutNodes(h200 / "launch_device"))
+    at = found.texts.index("GEMM")
+    assert found.texts[at - 1].startswith("gemvx::kernel<")
+    assert found.texts[at + 1] == "no"
+    assert "5 measured calls of the activity pass" in found.text
+
+
 def test_the_last_row_sums_the_nodes_that_are_left_out(h200: Path) -> None:
     run = RunFolder(h200 / "decoder_device")
     found = page_of(run)
@@ -223,8 +239,8 @@ def test_a_cpu_run_says_what_does_not_apply(h200: Path) -> None:
 def test_a_run_without_nodes_says_what_would_provide_them(h200: Path) -> None:
     run = WithoutNodes(h200 / "launch_device")
     found = page_of(run)
-    assert found.text.count("the nodes pass provides this picture") == 3
-    assert set(json.loads(found.packed("figures"))) == {"shares", "latency", "samples"}
+    assert found.text.count("the nodes pass provides this picture") == 2  # the timeline shows the activity pass
+    assert set(json.loads(found.packed("figures"))) == {"shares", "timeline", "kernels", "latency", "samples"}
     assert "No space left for 'profile.json'." in found.text
     assert "jane" not in found.text
     assert "incomplete run" in found.text

@@ -11,19 +11,29 @@ reported with its cause.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-NO_NODE = -1
+from workbench.analysis.device_work import HOST_COPIES
+from workbench.analysis.pairing import NO_CALL, TOO_EARLY, launch_rows, taken
+from workbench.analysis.spans import NO_SPAN, innermost
+
+NO_NODE = NO_SPAN
 EXECUTOR_EVENT = "SequentialExecutor::Execute"
-RUN_EVENT = "model_run"
 _MICROSECOND_NS = 1000
 
 NO_LAUNCH = "no host call has its correlation id"
+STARTS_BEFORE_LAUNCH = "starts before its launch"
 OUTSIDE_NODES = "launched outside every node"
 OUTSIDE_CALLS = "outside every call"
+GRAPH_NODES_MISSING = "replayed by a CUDA graph whose nodes were not recorded"
+GRAPH_NODE_UNKNOWN = "graph node without a known origin"
+CAUSES: Final = (
+    NO_LAUNCH, STARTS_BEFORE_LAUNCH, OUTSIDE_NODES, OUTSIDE_CALLS, GRAPH_NODES_MISSING, GRAPH_NODE_UNKNOWN,
+)  # fmt: skip
 
 
 def attribute(
@@ -37,34 +47,38 @@ def attribute(
 ) -> pd.DataFrame:
     """Attribute device work of one pass to nodes.
 
-    work: rows with `call`, `start_ns`, `correlation`, and for copies `kind` and `bytes` (else null).
-    input_bytes: size of each graph input, in the graph's order. output_names: the graph's outputs in order.
+    work: rows with `call`, `start_ns`, `correlation`, `process` where known, and for copies `kind` and `bytes` (else
+    null). input_bytes: size of each graph input, in the graph's order. output_names: the graph's outputs in order.
 
     Returns a frame with the index of `work`: `launch_ns` (start of the host call, -1 unknown), `node` (row position
     in `nodes`, -1 for none), `carries` (name of the graph input or output that a copy carries, else null) and `cause`
-    (why it is unattributed, else null).
+    (why it is unattributed, one of `CAUSES`, else null; Categorical).
     """
-    calls_by_id = launches.drop_duplicates("correlation").set_index("correlation")
-    joined = calls_by_id.reindex(work["correlation"].to_numpy())
-    known = joined["start_ns"].notna().to_numpy()
-    start = joined["start_ns"].fillna(-1).to_numpy(np.int64)
-    end = joined["end_ns"].fillna(-1).to_numpy(np.int64)
-    middle = start + (end - start) // 2
-    thread = joined["thread"].fillna(-1).to_numpy(np.int64)
-    node = np.where(known, innermost_node(middle, thread, nodes), NO_NODE)
+    rows = launch_rows(work, launches)
+    known = rows >= 0
+    start = taken(launches["start_ns"].to_numpy(np.int64), rows, -1)
+    node = np.full(len(work), NO_NODE, np.int64)
+    middle = start
+    if len(nodes) or len(session_events):
+        middle = start + (taken(launches["end_ns"].to_numpy(np.int64), rows, -1) - start) // 2
+        threads = launches["thread"].to_numpy(np.int64)
+        node[known] = innermost_node(middle[known], threads[rows[known]], nodes)
     border = known & (node == NO_NODE)
     carries = _border_copies(work, border, middle, session_events, input_bytes, list(output_names))
-    outside = work["call"].to_numpy(np.int64) < 0
-    cause = np.where(outside, OUTSIDE_CALLS, np.where(known, OUTSIDE_NODES, NO_LAUNCH)).astype(object)
-    cause[(node != NO_NODE) | pd.notna(carries)] = None
+    cause = np.full(len(work), CAUSES.index(OUTSIDE_NODES), np.int8)
+    cause[rows == NO_CALL] = CAUSES.index(NO_LAUNCH)
+    cause[rows == TOO_EARLY] = CAUSES.index(STARTS_BEFORE_LAUNCH)
+    cause[work["call"].to_numpy() < 0] = CAUSES.index(OUTSIDE_CALLS)
+    cause[node != NO_NODE] = -1
+    cause[pd.notna(carries)] = -1
     return pd.DataFrame(
-        {"launch_ns": np.where(known, start, -1), "node": node, "carries": carries, "cause": cause}, index=work.index
-    )
-
-
-def attributed_share(attribution: pd.DataFrame, inside: NDArray[np.bool_]) -> float | None:
-    """Fraction of the chosen rows that lead to a node or a graph input or output; None without rows."""
-    return float(attribution.loc[inside, "cause"].isna().mean()) if inside.any() else None
+        {
+            "launch_ns": start,
+            "node": node,
+            "carries": pd.Series(carries, dtype=object),
+            "cause": pd.Categorical.from_codes(cause, pd.Index(CAUSES)),
+        }
+    ).set_index(work.index)
 
 
 def innermost_node(times_ns: NDArray[np.int64], threads: NDArray[np.int64], nodes: pd.DataFrame) -> NDArray[np.int64]:
@@ -75,40 +89,9 @@ def innermost_node(times_ns: NDArray[np.int64], threads: NDArray[np.int64], node
     node_threads = nodes["thread"].to_numpy(np.int64)
     if not np.isin(threads, node_threads).any():
         threads, node_threads = np.zeros_like(threads), np.zeros_like(node_threads)
-    found = np.full(len(times_ns), NO_NODE, np.int64)
     starts = nodes["start_ns"].to_numpy(np.int64)
     ends = starts + nodes["duration_ns"].to_numpy(np.int64) + _MICROSECOND_NS
-    for thread in np.unique(node_threads):
-        rows = np.flatnonzero(node_threads == thread)
-        rows = rows[np.lexsort((-ends[rows], starts[rows]))]
-        mine = np.flatnonzero(threads == thread)
-        found[mine] = _innermost(times_ns[mine], starts[rows], ends[rows], rows)
-    return found
-
-
-def _innermost(
-    times: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64], rows: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    at = np.searchsorted(starts, times, side="right") - 1
-    parents = _parents(starts, ends)
-    missed = (at >= 0) & (ends[np.maximum(at, 0)] <= times)
-    while missed.any():  # climbs one level of nested subgraphs (If, Loop, Scan) in each round
-        at[missed] = parents[at[missed]]
-        missed = (at >= 0) & (ends[np.maximum(at, 0)] <= times)
-    return np.where(at >= 0, rows[np.maximum(at, 0)], NO_NODE)
-
-
-def _parents(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For nodes by start (the longer first): position of the closest earlier node that reaches past this one's end."""
-    parents = np.full(len(starts), NO_NODE, np.int64)
-    reach = np.maximum.accumulate(ends) if len(ends) else ends
-    nested = np.flatnonzero(np.concatenate(([False], reach[:-1] >= ends[1:])))
-    for row in nested:
-        above = row - 1
-        while above >= 0 and ends[above] < ends[row]:
-            above = parents[above] if parents[above] >= 0 else above - 1
-        parents[row] = above
-    return parents
+    return innermost(times_ns, threads, starts, ends, node_threads)
 
 
 def _border_copies(
@@ -122,24 +105,27 @@ def _border_copies(
     """What each free copy at the border of the graph carries, or None: object[n]."""
     carries = np.full(len(work), None, object)
     executor = session_events[session_events["name"] == EXECUTOR_EVENT].drop_duplicates("call").set_index("call")
-    spans = executor.reindex(work["call"].to_numpy())
-    begin = spans["start_ns"].fillna(-1).to_numpy(np.int64)
-    finish = begin + spans["duration_ns"].fillna(0).to_numpy(np.int64)
-    calls, kinds, sizes = (work[name].to_numpy() for name in ("call", "kind", "bytes"))
-    free = free & (begin >= 0)
-    comes_in = free & (kinds == "h2d") & (launch_middle < begin + _MICROSECOND_NS)
-    goes_out = free & (kinds == "d2h") & (launch_middle > finish)
-    order = np.argsort(work["start_ns"].to_numpy(), kind="stable")
-    for call in np.unique(calls[comes_in | goes_out]):
-        mine = order[calls[order] == call]
-        incoming, outgoing = mine[comes_in[mine]], mine[goes_out[mine]]
-        carries[incoming] = _input_labels(sizes[incoming], input_bytes)
-        carries[outgoing] = _output_labels(len(outgoing), output_names)
+    rows = np.flatnonzero(free & work["kind"].isin(HOST_COPIES).to_numpy() & work["call"].isin(executor.index))
+    rows = rows[np.lexsort((work["start_ns"].to_numpy()[rows], work["call"].to_numpy()[rows]))]
+    copies = work.iloc[rows]
+    begin, duration = executor.loc[copies["call"], ["start_ns", "duration_ns"]].to_numpy(np.int64).T
+    middle, kinds = launch_middle[rows], copies["kind"].to_numpy()
+    comes_in = (kinds == "h2d") & (middle < begin + _MICROSECOND_NS)
+    goes_out = (kinds == "d2h") & (middle > begin + duration)
+    for call in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(copies["call"].to_numpy())) + 1):
+        incoming, outgoing = call[comes_in[call]], call[goes_out[call]]
+        carries[rows[incoming]] = _input_labels(copies["bytes"].iloc[incoming], input_bytes)
+        carries[rows[outgoing]] = _output_labels(len(outgoing), output_names)
     return carries
 
 
-def _input_labels(sizes: NDArray[np.int64], input_bytes: Mapping[str, int]) -> list[str | None]:
-    """Each copy takes the first input of its size that is still free: ONNX Runtime copies feeds in order."""
+def _input_labels(sizes: pd.Series, input_bytes: Mapping[str, int]) -> list[str | None]:
+    """Each copy takes the first input of its size that is still free: ONNX Runtime copies feeds in order.
+
+    Of an imported run the inputs are not known, so that no name is claimed.
+    """
+    if not input_bytes:
+        return ["an input"] * len(sizes)
     left = dict(input_bytes)
     labels: list[str | None] = []
     for size in sizes:

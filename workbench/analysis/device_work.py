@@ -7,12 +7,23 @@ from typing import Final, Protocol
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from workbench.analysis.gaps import UNKNOWN_LAUNCH, split_idle
-from workbench.analysis.intervals import difference, union
+from workbench.analysis.call_windows import Spent, Work, connected, share_out, spent
+from workbench.analysis.gaps import UNKNOWN_LAUNCH
+from workbench.analysis.intervals import Intervals, union
+from workbench.analysis.pairing import Rows, launch_rows, taken
 
+WORK_TABLES: Final = ("kernels", "copies", "memsets", "graphs")
 HOST_COPIES: Final = ("h2d", "d2h")
-_COLUMNS: Final = ("call", "start_ns", "end_ns", "device", "stream", "correlation")
+_COLUMNS: Final = (
+    "call", "start_ns", "end_ns", "process", "device", "stream", "correlation", "graph_node", "row", "name", "kind",
+    "bytes",
+)  # fmt: skip
+_ONLY_IN: Final = {"name": ("kernels",), "kind": ("copies",), "bytes": ("copies", "memsets")}
+_NONE: Final = np.empty(0, np.int64)
+_NO_CALL: Final = -2  # no row has it; -1 stands for "outside every call"
+_PIECES: Final = ["work_ns", "exposed_copy_ns", "host_ns", "launch_latency_ns", "sync_ns"]
 
 
 class Tables(Protocol):
@@ -22,10 +33,16 @@ class Tables(Protocol):
         """The table with its declared columns, or with those chosen; empty when the run lacks it."""
 
 
-def rows_of(run: Tables, name: str, pass_name: str) -> pd.DataFrame:
-    """The rows of one table that one pass recorded."""
-    table = run.table(name)
-    return table[table["pass"] == pass_name]
+def rows_of(run: Tables, name: str, pass_name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows of one table that one pass recorded, with all columns or those chosen; index labels are the table's.
+
+    Chosen columns alone are read from the file. Where the pass recorded every row, nothing is copied.
+    """
+    table = run.table(name) if columns is None else run.table(name, ["pass", *columns])
+    mine = (table["pass"] == pass_name).to_numpy()
+    if columns is not None:
+        table = table[list(columns)]
+    return table if mine.all() else table[mine]
 
 
 def measured_calls(run: Tables, pass_name: str) -> pd.DataFrame:
@@ -34,23 +51,65 @@ def measured_calls(run: Tables, pass_name: str) -> pd.DataFrame:
     return calls[calls["phase"] == "measured"].sort_values("call")
 
 
-def device_work(run: Tables, pass_name: str) -> pd.DataFrame:
+def device_work(run: Tables, pass_name: str, columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
     """Kernels, copies, memsets and graph replays of one pass, by start time.
 
-    Columns: `table`, `row` (index label in that table), `call`, `start_ns`, `end_ns`, `device`, `stream`,
-    `correlation`, `name` (kernels), `kind` and `bytes` (copies), and `host_copy` (crosses between host and device).
+    Columns: `table` (Categorical), `host_copy` (crosses between host and device), and those chosen of `call`,
+    `start_ns`, `end_ns`, `process`, `device`, `stream`, `correlation`, `graph_node`, `row` (index label in that table),
+    `name` (kernels) and `kind` (copies), both Categorical, and `bytes` (copies and memsets).
     """
-    parts = []
-    for name in ("kernels", "copies", "memsets", "graphs"):
-        rows = rows_of(run, name, pass_name)
-        part = rows[[*_COLUMNS]].assign(table=name, row=rows.index)
-        part["name"] = rows.get("name", None)
-        part["kind"] = rows.get("kind", None)
-        part["bytes"] = rows["bytes"].astype("Int64") if "bytes" in rows else pd.array([pd.NA] * len(rows), "Int64")
-        parts.append(part)
-    work = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-    work["host_copy"] = work["kind"].isin(HOST_COPIES)
-    return work.sort_values("start_ns", kind="stable", ignore_index=True)
+    parts, host_copy = {}, []
+    for name in WORK_TABLES:
+        held = [each for each in columns if each != "row" and name in _ONLY_IN.get(each, WORK_TABLES)]
+        rows = rows_of(run, name, pass_name, [*held, "kind"] if name == "copies" and "kind" not in held else held)
+        if not len(rows):
+            continue
+        parts[name] = rows
+        crosses = rows["kind"].isin(HOST_COPIES).to_numpy() if name == "copies" else np.zeros(len(rows), np.bool_)
+        host_copy.append(crosses)
+    sizes = [len(rows) for rows in parts.values()]
+    work = {each: _column(each, parts) for each in columns}
+    tables = np.repeat([WORK_TABLES.index(name) for name in parts], sizes).astype(np.int8)
+    work["table"] = pd.Series(pd.Categorical.from_codes(tables, pd.Index(WORK_TABLES)))
+    work["host_copy"] = pd.Series(np.concatenate([*host_copy, np.empty(0, np.bool_)]))
+    frame = pd.DataFrame(work, copy=False)
+    starts = work["start_ns"].to_numpy(np.int64)
+    if (starts[1:] >= starts[:-1]).all():
+        return frame
+    return frame.take(np.argsort(starts, kind="stable")).reset_index(drop=True)
+
+
+def _column(column: str, parts: dict[str, pd.DataFrame]) -> pd.Series:
+    """One column of all device work: the tables below one another, null where a table has no such column."""
+    if column in ("name", "kind"):
+        return _words(column, parts)
+    if column == "row":
+        return pd.Series(np.concatenate([*(rows.index.to_numpy(np.int64) for rows in parts.values()), _NONE]))
+    if column == "bytes":
+        sizes = [
+            rows[column].astype("Int64") if column in rows else pd.Series(pd.NA, range(len(rows)), "Int64")
+            for rows in parts.values()
+        ]
+        return pd.concat(sizes, ignore_index=True) if sizes else pd.Series(dtype="Int64")
+    values = [rows[column].to_numpy() for rows in parts.values()]
+    return pd.Series(values[0] if len(values) == 1 else np.concatenate(values or [_NONE]), copy=False)
+
+
+def _words(column: str, parts: dict[str, pd.DataFrame]) -> pd.Series:
+    """A text column that only one of the tables has, as Categorical."""
+    held = {name: rows[column].astype("category").cat for name, rows in parts.items() if column in rows}
+    codes = [
+        held[name].codes.to_numpy() if name in held else np.full(len(rows), -1, np.int8) for name, rows in parts.items()
+    ]
+    categories = next((words.categories for words in held.values()), pd.Index([], dtype=object))
+    return pd.Series(pd.Categorical.from_codes(np.concatenate(codes or [_NONE]), categories))
+
+
+def contains(words: pd.Series, part: str) -> NDArray[np.bool_]:
+    """Whether each text holds `part`, looked up once per distinct text: bool[n], False for null."""
+    column = words.astype("category").cat
+    hits = [part in str(word) for word in column.categories]
+    return np.array([*hits, False])[column.codes.to_numpy()]
 
 
 def call_times(run: Tables, pass_name: str) -> pd.DataFrame:
@@ -60,34 +119,45 @@ def call_times(run: Tables, pass_name: str) -> pd.DataFrame:
     host-device copies, |C|. exposed_copy_ns: |C outside K|. host_ns, launch_latency_ns, sync_ns: the idle time by cause
     (`workbench.analysis.gaps`). replay_ns: the part of work_ns that is graph replay. Work, exposed copies and the three
     causes sum to wall_ns. Unions are taken inside the call.
+
+    Calls that overlap, as several threads make them, share the device: each connected group of them is one window, and
+    each call of it gets the window's times divided by the number of its calls (the first calls of the window take what
+    does not divide, so that the sums stay exact). wall_ns is then the time per call at that concurrency.
     """
-    work = device_work(run, pass_name)
-    calls_made = rows_of(run, "launches", pass_name)
-    launch_of = calls_made.drop_duplicates("correlation").set_index("correlation")["start_ns"]
-    work["launch_ns"] = launch_of.reindex(work["correlation"]).fillna(UNKNOWN_LAUNCH).to_numpy(np.int64)
-    waiting = calls_made[calls_made["name"].str.contains("Synchronize", na=False)]
-    syncs = union(waiting["start_ns"].to_numpy(), waiting["end_ns"].to_numpy())
-    by_call = dict(iter(work.groupby("call")))
-    rows = {}
-    for call, start, duration in measured_calls(run, pass_name)[["call", "start_ns", "duration_ns"]].itertuples(
-        index=False
-    ):
-        mine = by_call.get(call, work.iloc[:0])
-        end = start + duration
-        begins, ends = mine["start_ns"].to_numpy(np.int64), np.minimum(mine["end_ns"].to_numpy(np.int64), end)
-        crossing = mine["host_copy"].to_numpy(bool)
-        replays = (mine["table"] == "graphs").to_numpy()
-        kernels = union(begins[~crossing], ends[~crossing])
-        copies = union(begins[crossing], ends[crossing])
-        idle = split_idle((start, end), union(begins, ends), begins, mine["launch_ns"].to_numpy(), syncs)
-        rows[call] = {
-            "wall_ns": duration,
-            "work_ns": kernels.length_ns,
-            "copy_ns": copies.length_ns,
-            "exposed_copy_ns": difference(copies, kernels).length_ns,
-            "host_ns": idle.host_ns,
-            "launch_latency_ns": idle.launch_latency_ns,
-            "sync_ns": idle.sync_ns,
-            "replay_ns": union(begins[replays], ends[replays]).length_ns,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index", dtype="int64").rename_axis("call")
+    calls = measured_calls(run, pass_name)
+    order = np.argsort(calls["start_ns"].to_numpy(np.int64), kind="stable")
+    numbers, starts, durations = (calls[name].to_numpy(np.int64)[order] for name in ("call", "start_ns", "duration_ns"))
+    windows, window_of_call = connected(starts, starts + durations)
+    totals = _spent(run, pass_name, windows, numbers, window_of_call)
+    shared = {name: share_out(values, window_of_call) for name, values in totals.items()}
+    table = pd.DataFrame({"wall_ns": sum(shared[name] for name in _PIECES), **shared}, dtype="int64")
+    in_order = table.take(np.argsort(order))
+    return in_order.set_index(pd.Index(calls["call"].to_numpy(), name="call"))
+
+
+def _spent(run: Tables, pass_name: str, windows: Intervals, calls: Rows, window_of_call: Rows) -> Spent:
+    """Read what `workbench.analysis.call_windows.spent` needs, one table after the other."""
+    made = rows_of(run, "launches", pass_name, ("process", "start_ns", "correlation"))
+    work = [_measured(run, name, pass_name, made, calls, window_of_call) for name in WORK_TABLES]
+    del made  # millions of rows
+    waits = rows_of(run, "launches", pass_name, ("name", "start_ns", "end_ns"))
+    waits = waits[contains(waits["name"], "Synchronize")]
+    return spent(windows, work, union(waits["start_ns"].to_numpy(np.int64), waits["end_ns"].to_numpy(np.int64)))
+
+
+def _measured(run: Tables, name: str, pass_name: str, made: pd.DataFrame, calls: Rows, window_of_call: Rows) -> Work:
+    """The device work of one table inside the measured calls. made: the host calls of the pass."""
+    ids = rows_of(run, name, pass_name, ("process", "start_ns", "correlation"))
+    launches = taken(made["start_ns"].to_numpy(np.int64), launch_rows(ids, made), UNKNOWN_LAUNCH)
+    del ids
+    work = rows_of(run, name, pass_name, ("call", "start_ns", "end_ns", *(("kind",) if name == "copies" else ())))
+    order = np.argsort(calls, kind="stable")
+    at = np.searchsorted(calls[order], work["call"].to_numpy(np.int64))
+    rows = np.flatnonzero(np.append(calls[order], _NO_CALL)[at] == work["call"].to_numpy())
+    window = window_of_call[order][at[rows]]
+    if (window[1:] < window[:-1]).any():
+        by_window = np.argsort(window, kind="stable")
+        rows, window = rows[by_window], window[by_window]
+    crosses = work["kind"].isin(HOST_COPIES).to_numpy() if name == "copies" else np.zeros(len(work), np.bool_)
+    starts, ends = (work[edge].to_numpy(np.int64)[rows] for edge in ("start_ns", "end_ns"))
+    return Work(window, starts, ends, launches[rows], crosses[rows], np.full(len(rows), name == "graphs"))

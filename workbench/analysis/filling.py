@@ -42,10 +42,16 @@ class Filling(NamedTuple):
     waves: NDArray[np.float64]
 
 
+GRID: Final = ("grid_x", "grid_y", "grid_z")
+LAUNCH_CONFIGURATION: Final = (
+    *GRID, "block_x", "block_y", "block_z", "registers", "static_shared_bytes", "dynamic_shared_bytes",
+)  # fmt: skip
+
+
 def filling(kernels: pd.DataFrame, sm_count: int | None, compute_capability: str | None) -> Filling:
     """Coverage and waves of each kernel; NaN where the chip, its limits or the launch configuration is unknown.
 
-    kernels: columns `grid_*`, `block_*`, `registers`, `static_shared_bytes`, `dynamic_shared_bytes`.
+    kernels: columns `LAUNCH_CONFIGURATION`, or `GRID` alone, which gives coverage and no waves.
     Formula: resident blocks = min over threads, blocks, registers and shared memory of limit / need, at least 1
     (CUDA occupancy calculator); waves = grid / (resident blocks * multiprocessors).
     """
@@ -54,11 +60,12 @@ def filling(kernels: pd.DataFrame, sm_count: int | None, compute_capability: str
         return kernels[name].to_numpy(np.float64, na_value=np.nan)
 
     grid = column("grid_x") * column("grid_y") * column("grid_z")
+    unknown = np.full(len(grid), np.nan)
     if not sm_count:
-        return Filling(np.full(len(grid), np.nan), np.full(len(grid), np.nan))
+        return Filling(unknown, unknown)
     limits = SM_LIMITS.get(compute_capability or "")
-    if limits is None:
-        return Filling(grid / sm_count, np.full(len(grid), np.nan))
+    if limits is None or not {*LAUNCH_CONFIGURATION}.issubset(kernels.columns):
+        return Filling(grid / sm_count, unknown)
     threads = column("block_x") * column("block_y") * column("block_z")
     warps = np.ceil(threads / WARP)
     registers = np.ceil(column("registers") * WARP / REGISTER_UNIT) * REGISTER_UNIT * warps

@@ -40,7 +40,8 @@ def bound_times(work: pd.DataFrame, ceilings: Ceilings, *, tf32: bool) -> pd.Dat
     Communications of the ACM 52(4), 2009). tf32: whether float32 matrix work may use the TF32 tensor cores.
     """
     peaks = ceilings.flops_per_s
-    tensor = work["dtype"].map(lambda dtype: _tensor_peak(str(dtype), peaks, tf32=tf32)).to_numpy(np.float64)
+    of_dtype = {dtype: _tensor_peak(str(dtype), peaks, tf32=tf32) for dtype in work["dtype"].dropna().unique()}
+    tensor = work["dtype"].map(of_dtype).to_numpy(np.float64)
     times = [
         _seconds(work["tensor_flops"], tensor),
         _seconds(work["fp_flops"], peaks.get("fp:float32", np.nan)),
@@ -79,24 +80,30 @@ def _seconds(amount: pd.Series | NDArray[np.float64], per_second: float | NDArra
 def classify_kernels(
     duration_ns: NDArray[np.int64],
     fill: Filling,
-    node_bounds: pd.DataFrame,
+    node_bounds: pd.DataFrame | None,
     shortest_kernel_ns: float | None,
-) -> NDArray[np.object_]:
-    """The limit of each kernel, one of `LIMITS`: object[n].
+) -> NDArray[np.int8]:
+    """The limit of each kernel as a position in `LIMITS`: int8[n].
 
     node_bounds: per kernel, of the node execution that launched it: `compute_ns`, `memory_ns` and `kernel_ns` (all
-    device time of that execution); NaN for kernels without a node. The rules and their order stand in the design of
-    the verdict: a short or under-filling kernel first, then the larger of the two bounds.
+    device time of that execution), NaN where unknown; None for kernels that lead to no node, whose own grid and length
+    are all there is to judge by. The rules and their order stand in the design of the verdict: a short or
+    under-filling kernel first, then the larger of the two bounds.
     """
-    compute = node_bounds["compute_ns"].to_numpy(np.float64)
-    memory = node_bounds["memory_ns"].to_numpy(np.float64)
-    best = np.fmax(compute, memory)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        efficiency = best / node_bounds["kernel_ns"].to_numpy(np.float64)
+    with np.errstate(invalid="ignore"):
         under = fill.coverage < UNDERFILLED_COVERAGE
-        under |= (fill.waves < UNDERFILLED_WAVES) & (efficiency < UNDERFILLED_EFFICIENCY)
-        if shortest_kernel_ns:
-            under |= duration_ns < SHORT_KERNEL_FACTOR * shortest_kernel_ns
-        known = ~np.isnan(compute) & ~np.isnan(memory) & (best > 0)
-        limit = np.where(compute > memory, "compute", "memory")
-    return np.where(under, "under-filled", np.where(known, limit, "unknown")).astype(object)
+    if shortest_kernel_ns:
+        under |= duration_ns < SHORT_KERNEL_FACTOR * shortest_kernel_ns
+    limits = np.full(len(under), LIMITS.index("unknown"), np.int8)
+    if node_bounds is not None:
+        compute = node_bounds["compute_ns"].to_numpy(np.float64)
+        memory = node_bounds["memory_ns"].to_numpy(np.float64)
+        best = np.fmax(compute, memory)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            efficiency = best / node_bounds["kernel_ns"].to_numpy(np.float64)
+            under |= (fill.waves < UNDERFILLED_WAVES) & (efficiency < UNDERFILLED_EFFICIENCY)
+            known = ~np.isnan(compute) & ~np.isnan(memory) & (best > 0)
+            larger = np.where(compute > memory, LIMITS.index("compute"), LIMITS.index("memory"))
+        limits[known] = larger[known]
+    limits[under] = LIMITS.index("under-filled")
+    return limits

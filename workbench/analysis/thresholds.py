@@ -30,6 +30,11 @@ CEILING_SIGMA_CONTRADICTED: Final = 0.50
 # (standard deviation of a half-normal fraction).
 UNDERFILLED_SIGMA: Final = 0.25
 CONFIDENCE_DRAWS: Final = 1000
+# Where T was measured with a profiler attached, the idle time of a call may be this much longer than without it:
+# CUPTI stretched whole calls 1.04 to 1.63 times on twelve exported graphs, ONNX Runtime's profiler a chain of 300 tiny
+# nodes 4.3 times (both on an H200).
+TRACED_STRETCH: Final = 1.63
+PROFILED_STRETCH: Final = 4.3
 
 # A prediction and a hardware counter agree within this factor: compulsory traffic is a lower bound of DRAM traffic,
 # and a tensor pipe is "active" also while it waits for operands.

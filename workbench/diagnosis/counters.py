@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workbench.analysis.device_work import Tables, rows_of
+from workbench.analysis.device_work import Tables, measured_calls
 from workbench.analysis.node_times import NodeTimes
 from workbench.analysis.thresholds import COUNTER_FACTOR, COUNTER_FLOOR
 from workbench.runs.manifest import Manifest
@@ -30,15 +30,23 @@ class Corroboration:
 
 
 def steady_counters(run: Tables) -> dict[str, float]:
-    """Mean of each GPM metric over the windows that lie wholly inside the measured calls of the counters pass."""
-    calls = rows_of(run, "latency", "counters")
-    calls = calls[calls["phase"] == "measured"]
-    counters = run.table("counters")
-    if not len(calls) or not len(counters):
+    """Mean of each metric over the windows that lie wholly inside the measured calls of the pass that has counters.
+
+    Where DRAM reads and writes are counted apart, `dram_active_percent` is their sum.
+    """
+    counters = run.table("counters", ["pass", "time_ns", "window_ns", "metric", "value"])
+    if not len(counters):
+        return {}
+    calls = measured_calls(run, str(counters["pass"].iloc[0]))
+    if not len(calls):
         return {}
     begin, end = calls["start_ns"].min(), (calls["start_ns"] + calls["duration_ns"]).max()
     inside = (counters["time_ns"] - counters["window_ns"] >= begin) & (counters["time_ns"] <= end)
-    return {str(name): float(value) for name, value in counters[inside].groupby("metric")["value"].mean().items()}
+    means = counters[inside].groupby("metric", observed=True)["value"].mean()
+    found = {str(name): float(value) for name, value in means.items()}
+    if {"dram_read_bandwidth_percent", "dram_write_bandwidth_percent"} <= set(found):
+        found["dram_active_percent"] = found["dram_read_bandwidth_percent"] + found["dram_write_bandwidth_percent"]
+    return found
 
 
 def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> list[Corroboration]:
@@ -59,7 +67,8 @@ def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> lis
         found.append(Corroboration(name, predicted, fraction, agrees, supports))
 
     table = nodes.nodes
-    if "tensor_active_percent" in measured:
+    counted = bool(table["tensor_flops"].notna().any())  # without it a prediction of 0 would only mean "unknown"
+    if "tensor_active_percent" in measured and counted:
         rates = table["dtype"].map(_tensor_core_peaks(manifest)).astype(float)
         add(
             "tensor cores active",
@@ -67,7 +76,7 @@ def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> lis
             measured["tensor_active_percent"] / 100,
             "compute",
         )
-    if "dram_active_percent" in measured and ceilings.memory_bytes_per_s:
+    if "dram_active_percent" in measured and ceilings.memory_bytes_per_s and counted:
         moved = float(table[["read_bytes", "written_bytes"]].sum().sum())
         add(
             "DRAM bandwidth",
@@ -75,11 +84,15 @@ def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> lis
             measured["dram_active_percent"] / 100,
             "memory",
         )
-    if "pcie_rx_bytes_per_s" in measured and ceilings.h2d_pinned_bytes_per_s:
-        copied = float(nodes.device.loc[nodes.device["host_copy"], "bytes"].sum()) / nodes.calls
-        seen = measured["pcie_rx_bytes_per_s"] + measured.get("pcie_tx_bytes_per_s", 0.0)
+    if ceilings.h2d_pinned_bytes_per_s:
         link = ceilings.h2d_pinned_bytes_per_s
-        add("PCIe traffic", copied / seconds / link, seen / link, "pcie")
+        copied = float(nodes.device.loc[nodes.device["host_copy"], "bytes"].sum()) / nodes.calls
+        if "pcie_rx_bytes_per_s" in measured:
+            seen = (measured["pcie_rx_bytes_per_s"] + measured.get("pcie_tx_bytes_per_s", 0.0)) / link
+            add("PCIe traffic", copied / seconds / link, seen, "pcie")
+        elif "pcie_rx_throughput_percent" in measured:
+            seen = (measured["pcie_rx_throughput_percent"] + measured.get("pcie_tx_throughput_percent", 0.0)) / 100
+            add("PCIe traffic", copied / seconds / link, seen, "pcie")
     return found
 
 

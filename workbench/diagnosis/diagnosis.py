@@ -11,9 +11,16 @@ from numpy.typing import NDArray
 from workbench.analysis.conditions import disturbances
 from workbench.analysis.device_work import call_times
 from workbench.analysis.node_times import NODES_PASS, NodeTimes, RunLike, node_times
-from workbench.analysis.thresholds import BEYOND_CEILING, BEYOND_SHARE, SPEED_DIFFERENCE
+from workbench.analysis.subject import Restricted
+from workbench.analysis.thresholds import (
+    BEYOND_CEILING,
+    BEYOND_SHARE,
+    PROFILED_STRETCH,
+    SPEED_DIFFERENCE,
+    TRACED_STRETCH,
+)
 from workbench.analysis.work import coverage
-from workbench.diagnosis.confidence import ceiling_sigma, confidence
+from workbench.diagnosis.confidence import Stretch, ceiling_sigma, confidence
 from workbench.diagnosis.counters import Corroboration, corroborate
 from workbench.diagnosis.shares import (
     FRAMEWORK_OVERHEAD,
@@ -31,6 +38,7 @@ from workbench.diagnosis.verdict import INCONCLUSIVE, Verdict, judge
 from workbench.errors import RunFolderError
 from workbench.runs.manifest import LatencyInfo, Manifest
 
+ACTIVITY_PASS: Final = "activity"
 _GPU_ONLY: Final = ("pcie", "sync")
 _GPU_SOURCES: Final = frozenset(("counters", "activity", "nvml", "gpm"))
 
@@ -99,16 +107,29 @@ def diagnose(run: DiagnosedRun) -> Diagnosis:
     """
     manifest = run.manifest
     if manifest.latency is None:
-        raise RunFolderError("The run holds no bare latency, so nothing can be diagnosed: profile the model again.")
-    nodes = _nodes(run)
-    if manifest.device.kind == "cuda":
-        return _diagnose_gpu(run, manifest, manifest.latency, nodes)
-    return _diagnose_cpu(manifest, manifest.latency, nodes)
+        raise RunFolderError("The run holds no latency, so nothing can be diagnosed: profile the model again.")
+    if manifest.device.kind == "cpu":
+        return _diagnose_cpu(manifest, manifest.latency, _nodes(run))
+    if manifest.imported is not None:  # a capture may hold several processes and devices
+        run = Restricted(run, manifest.imported.subject_process, manifest.imported.subject_device)
+    return _diagnose_gpu(run, manifest, manifest.latency, _nodes(run))
+
+
+def detailed_pass(manifest: Manifest) -> str | None:
+    """The pass that recorded most about nodes and device work, None when none did."""
+    complete = [name for name, info in manifest.passes.items() if info.state == "complete"]
+    return next((name for name in (NODES_PASS, ACTIVITY_PASS) if name in complete), None)
+
+
+def timed_pass(manifest: Manifest) -> str | None:
+    """The pass whose calls T was measured on: the bare one, or of an imported capture the only one."""
+    return "latency" if manifest.imported is None else detailed_pass(manifest)
 
 
 def _nodes(run: DiagnosedRun) -> NodeTimes | None:
     manifest = run.manifest
-    if manifest.passes.get(NODES_PASS) is None or manifest.passes[NODES_PASS].state != "complete":
+    pass_name = detailed_pass(manifest)
+    if pass_name is None:
         return None
     model = manifest.model
     sizes = {
@@ -121,6 +142,7 @@ def _nodes(run: DiagnosedRun) -> NodeTimes | None:
         tf32=manifest.uses_tf32,
         input_bytes=sizes,
         output_names=[output.name for output in model.outputs],
+        pass_name=pass_name,
     )
 
 
@@ -130,10 +152,8 @@ def _item_bytes(dtype: str) -> int:
 
 def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo, nodes: NodeTimes | None) -> Diagnosis:
     missing = _missing(manifest)
-    traced_calls = next(
-        (table for name in ("activity", NODES_PASS) if len(table := call_times(run, name)) and table["work_ns"].any()),
-        None,
-    )
+    times = (call_times(run, name) for name in (ACTIVITY_PASS, NODES_PASS))
+    traced_calls = next((table for table in times if len(table) and table["work_ns"].any()), None)
     attributed = _attributed(nodes)
     if traced_calls is None:
         return _unknown(bare, missing, "no pass recorded what the device did", nodes)
@@ -154,7 +174,9 @@ def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo, node
     return Diagnosis(
         verdict=verdict,
         sub_cause=max(causes, key=lambda name: float(causes[name])) if names_launch else None,
-        confidence=confidence(shares, remake, calls, bare, ceiling_sigma(verdict.name, corroboration)),
+        confidence=confidence(
+            shares, remake, calls, bare, ceiling_sigma(verdict.name, corroboration), _stretch(manifest, pieces.idle)
+        ),
         shares={name: float(shares[name]) for name in SHARES},
         latency=bare,
         pieces=pieces,
@@ -190,7 +212,14 @@ def _diagnose_cpu(manifest: Manifest, bare: LatencyInfo, nodes: NodeTimes | None
     return Diagnosis(
         verdict=verdict,
         sub_cause=FRAMEWORK_OVERHEAD if names_launch else None,
-        confidence=confidence(shares, remake, per_call[:, None], bare, ceiling_sigma(verdict.name, [])),
+        confidence=confidence(
+            shares,
+            remake,
+            per_call[:, None],
+            bare,
+            ceiling_sigma(verdict.name, []),
+            _stretch(manifest, pieces.idle),
+        ),
         shares={name: None if name in _GPU_ONLY else float(shares[name]) for name in SHARES},
         latency=bare,
         pieces=pieces,
@@ -246,19 +275,31 @@ def _floats(pieces: Pieces) -> Pieces:
 
 
 def _missing(manifest: Manifest) -> list[str]:
-    """Passes and sources that gave nothing, each with its reason; on a CPU those of a GPU are not missing."""
+    """Passes and sources that gave nothing, each with its reason, and what an import had to leave out.
+
+    On a CPU those of a GPU are not missing.
+    """
     unneeded = _GPU_SOURCES if manifest.device.kind == "cpu" else frozenset()
     passes = [p for p in manifest.passes.values() if p.state != "complete" and p.name not in unneeded]
     sources = [(n, s) for n, s in manifest.sources.items() if s.state != "present" and n not in unneeded]
-    return list(
-        dict.fromkeys([*(f"{p.name} pass: {p.reason}" for p in passes), *(f"{n}: {s.reason}" for n, s in sources)])
-    )
+    said = [*(f"{p.name} pass: {p.reason}" for p in passes), *(f"{n}: {s.reason}" for n, s in sources)]
+    left_out = manifest.imported.skipped if manifest.imported is not None else []
+    return list(dict.fromkeys([*said, *left_out]))
 
 
 def _attributed(nodes: NodeTimes | None) -> float | None:
     if nodes is None or not len(nodes.device):
         return None
     return float(nodes.device["cause"].isna().mean())
+
+
+def _stretch(manifest: Manifest, idle_ns: float) -> Stretch:
+    """How much of T the profiler that was attached may have made; nothing where T comes from a bare pass."""
+    if manifest.latency is None or not manifest.latency.traced:
+        return Stretch(0.0, 1.0)
+    profiled = manifest.sources.get("ort_profiler")
+    by_node = profiled is not None and profiled.state == "present"
+    return Stretch(idle_ns, PROFILED_STRETCH if by_node else TRACED_STRETCH)
 
 
 def _coverage(nodes: NodeTimes | None) -> float | None:
@@ -273,6 +314,12 @@ def _notes(
     manifest: Manifest, bare: LatencyInfo, speed: float, nodes: NodeTimes | None, *, replayed: bool
 ) -> list[str]:
     notes = [*manifest.notes, *bare.notes]
+    if bare.traced:
+        stretch = _stretch(manifest, 0.0).most
+        notes.append(
+            f"T was measured with a profiler attached, which stretches idle time by up to {stretch:g} times: without "
+            "it the launch share is smaller and the others are larger."
+        )
     if abs(speed - 1) > SPEED_DIFFERENCE:
         said = "faster than the traced device work allows" if speed < 1 else "slower than the traced ones"
         notes.append(

@@ -65,6 +65,11 @@ class Pieces:
     launch_latency: Amount
     sync: Amount
 
+    @property
+    def idle(self) -> Amount:
+        """The idle time T - |K ∪ C|, whatever its cause."""
+        return self.host + self.launch_latency + self.sync
+
     def shares(self) -> dict[str, Amount]:
         """The shares of `SHARES`; they sum to 1."""
         parts = {
@@ -93,15 +98,17 @@ class LimitSplit(NamedTuple):
 
 
 def limit_split(nodes: NodeTimes | None, ceiling_shift: Amount = 0.0, bounds_instead: Amount = 0.0) -> LimitSplit:
-    """How the device work of the `nodes` pass splits by limit; all of it is unknown without that pass.
+    """How the device work of a pass splits by limit; all of it is unknown without that pass.
 
-    ceiling_shift: natural logarithm of an error in the ratio of the memory ceiling to the compute ceiling, float or
-    float64[draws]; nodes change sides when their two bounds change order. bounds_instead: fraction of the under-filled
-    time that is classed by the larger bound instead, float or float64[draws].
+    Work that leads to no node counts by its own limit. ceiling_shift: natural logarithm of an error in the ratio of the
+    memory ceiling to the compute ceiling, float or float64[draws]; nodes change sides when their two bounds change
+    order. bounds_instead: fraction of the under-filled time that is classed by the larger bound instead, float or
+    float64[draws]; outside nodes no bound is known, so that this time becomes unknown.
     """
-    if nodes is None or not len(nodes.nodes):
+    if nodes is None or not (len(nodes.nodes) or len(nodes.device)):
         return LimitSplit(0.0, 0.0, 0.0, 1.0)
     table = nodes.nodes
+    outside = nodes.outside_ns
     bounded = (table["compute_ns"] + table["memory_ns"]).to_numpy(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log(table["compute_bound_ns"].to_numpy(np.float64) / table["memory_bound_ns"].to_numpy(np.float64))
@@ -110,27 +117,22 @@ def limit_split(nodes: NodeTimes | None, ceiling_shift: Amount = 0.0, bounds_ins
     moved = np.where(ratio + shift > 0, bounded, 0.0)
     # A node whose kernels were classed one by one keeps that split until the shift takes it over the edge.
     compute = np.where((ratio > 0) == (ratio + shift > 0), base, moved).sum(axis=-1)
+    memory = bounded.sum() - compute + outside["memory"]
     under_filled = table["under-filled_ns"].to_numpy(np.float64)
-    under = under_filled.sum()
-    unknown = float(table["unknown_ns"].sum()) + _outside_nodes(nodes)
-    total = bounded.sum() + under + unknown
+    under = under_filled.sum() + outside["under-filled"]
+    unknown = float(table["unknown_ns"].sum()) + outside["unknown"]
+    total = bounded.sum() + outside["memory"] + under + unknown
     if not total:
         return LimitSplit(0.0, 0.0, 0.0, 1.0)
     back_to_compute = bounds_instead * under_filled[ratio > 0].sum()
     back_to_memory = bounds_instead * under_filled[ratio <= 0].sum()
+    back_to_unknown = bounds_instead * outside["under-filled"]
     return LimitSplit(
         (compute + back_to_compute) / total,
-        (bounded.sum() - compute + back_to_memory) / total,
-        (under - back_to_compute - back_to_memory) / total,
-        unknown / total,
+        (memory + back_to_memory) / total,
+        (under - back_to_compute - back_to_memory - back_to_unknown) / total,
+        (unknown + back_to_unknown) / total,
     )
-
-
-def _outside_nodes(nodes: NodeTimes) -> float:
-    """Device time per call that leads to no node."""
-    if not len(nodes.device):
-        return 0.0
-    return float(nodes.device.loc[nodes.device["cause"].notna(), "own_ns"].sum()) / max(nodes.calls, 1)
 
 
 def gpu_pieces(latency_ns: Amount, traced: Traced, split: LimitSplit, single_work_ns: float | None) -> Pieces:

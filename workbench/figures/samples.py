@@ -1,4 +1,4 @@
-"""What the device did while the passes ran: clock, power, temperature, memory, kernels running."""
+"""What the device did while the passes ran: clock, power, temperature, memory, kernels running, utilisation."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ _SHOWN: Final = {
     "temperature_celsius": ("temperature<br>(°C)", 1.0),
     "memory_used_bytes": ("memory<br>(GB)", 1e9),
     "gpu_kernel_running_percent": ("kernel runs<br>(% of time)", 1.0),
+    "sm_active_percent": ("SMs active<br>(%)", 1.0),
+    "tensor_active_percent": ("tensor cores<br>(% active)", 1.0),
+    "dram_read_bandwidth_percent": ("DRAM reads<br>(% of peak)", 1.0),
+    "dram_write_bandwidth_percent": ("DRAM writes<br>(% of peak)", 1.0),
+    "pcie_rx_throughput_percent": ("PCIe to GPU<br>(% of peak)", 1.0),
+    "pcie_tx_throughput_percent": ("PCIe from GPU<br>(% of peak)", 1.0),
 }
 _ROW_PIXELS: Final = 92
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from workbench.figures.classes import COLOURS, label
-from workbench.figures.marks import DEVICE_LANES, LANES, busy_fraction, merge_marks
+from workbench.figures.marks import DEVICE_LANES, LANES, busy_fraction, details, merge_marks
 from workbench.figures.theme import TEXT, empty, shorten, style, text
 from workbench.figures.units import format_ns, format_percent, time_scale
 
@@ -22,7 +22,7 @@ _MARGINS_PIXELS: Final = 120  # of `theme.style`, so that a lane has its height
 _VERTICES_PER_WINDOW: Final = 100
 _PIXELS: Final = 1000  # about the width of the picture; a shorter mark also gets a tick of one pixel, to be seen
 _NO_CLASS: Final = "calls"
-_HOVERED: Final = ["lane", "start_ns", "end_ns", "name", "detail", "count", "busy"]
+_HOVERED: Final = ["lane", "start_ns", "end_ns", "name", "count", "busy"]
 
 
 def timeline(marks: pd.DataFrame, *, device_kind: str = "cuda", longer: str = "", most: int = MOST_MARKS) -> go.Figure:
@@ -35,11 +35,12 @@ def timeline(marks: pd.DataFrame, *, device_kind: str = "cuda", longer: str = ""
     if not len(calls):
         return empty("No call was traced: the nodes pass provides nodes, launches, kernels and copies of each call.")
     title = _title(marks, device_kind) + longer
-    drawn = merge_marks(marks, most)
-    if len(drawn) < len(marks):
-        title += f"; {len(marks):,} marks are drawn as {len(drawn):,}, neighbours merged"
     origin = int(calls["start_ns"].min())
     window_ns = int(calls["end_ns"].iloc[0]) - origin
+    whole_ns = int(marks["end_ns"].max() - marks["start_ns"].min())
+    drawn = merge_marks(marks, -(-_PIXELS * whole_ns // max(window_ns, 1)), most)
+    if len(drawn) < len(marks):
+        title += f"; {len(marks):,} marks are drawn as {len(drawn):,}, neighbours merged"
     scale = time_scale(window_ns)
     lanes = [lane for lane in LANES if (drawn["lane"] == lane).any()]
     row_of = {lane: row for row, lane in enumerate(lanes)}
@@ -89,7 +90,7 @@ def _broken_line(
     gap = place > pieces[which]
     x = np.where(gap, np.nan, start[which] + length[which] * place / pieces[which])
     rows = marks["lane"].map(row_of).to_numpy(np.float64)
-    hover = [_hover(*mark) for mark in marks[_HOVERED].to_numpy(object)]
+    hover = [_hover(*mark) for mark in marks[_HOVERED].assign(detail=details(marks)).to_numpy(object)]
     return x, np.where(gap, np.nan, rows[which]), [None if g else hover[at] for at, g in zip(which, gap, strict=True)]
 
 
@@ -102,7 +103,7 @@ def _ticks(marks: pd.DataFrame, origin: int, row_of: dict[str, int]) -> tuple[ND
     return np.stack([middle, middle, gap], axis=1).ravel(), np.stack([rows - half, rows + half, gap], axis=1).ravel()
 
 
-def _hover(lane: str, start: int, end: int, name: str, detail: str, count: int, busy: float) -> str:
+def _hover(lane: str, start: int, end: int, name: str, count: int, busy: float, detail: str) -> str:
     length = format_ns(end - start)
     if count > 1:
         return f"{count} {lane} in {length}, {format_percent(busy)} covered<br>most of it {text(shorten(name, 80))}"

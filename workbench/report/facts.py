@@ -111,7 +111,7 @@ def arithmetic(diagnosis: Diagnosis, device_kind: str) -> list[Line]:
         ("under-filled", pieces.under_filled, "launch"),
         ("limit unknown", pieces.unknown, "other"),
     )
-    lines = [maker.line(0, "T, the bare median", pieces.latency_ns, traced.get("wall_ns"))]
+    lines = [maker.line(0, f"T, the {_attached(diagnosis)} median", pieces.latency_ns, traced.get("wall_ns"))]
     if device_kind == "cpu":
         lines.append(maker.line(0, "Nodes", work, traced.get("node_ns")))
         lines += [maker.line(1, name, value, None, owner) for name, value, owner in limits if owner != "launch"]
@@ -173,11 +173,17 @@ def _named(reason: str, device_kind: str) -> str:
     return re.sub(r"\blaunch\b", label("launch", device_kind), reason)
 
 
+def _attached(diagnosis: Diagnosis) -> str:
+    """Whether T was measured with nothing attached."""
+    return "traced" if diagnosis.latency.traced else "bare"
+
+
 def interval(diagnosis: Diagnosis) -> str:
     """T with its interval and how it was measured."""
     bare = diagnosis.latency
+    stopped_by = "the interval being narrow enough" if bare.stopped_by == "precise" else bare.stopped_by or UNKNOWN
     return (
-        f"T = {bare.median_ns:,.0f} ns, the median of {bare.measured_calls:,} bare calls after {bare.warmup_calls:,} "
-        f"for warm-up; 95 % interval {bare.ci_low_ns:,.0f} to {bare.ci_high_ns:,.0f} ns; stopped by "
-        f"{'the interval being narrow enough' if bare.stopped_by == 'precise' else bare.stopped_by or UNKNOWN}."
+        f"T = {bare.median_ns:,.0f} ns, the median of {bare.measured_calls:,} {_attached(diagnosis)} calls after "
+        f"{bare.warmup_calls:,} for warm-up; 95 % interval {bare.ci_low_ns:,.0f} to {bare.ci_high_ns:,.0f} ns; "
+        f"stopped by {stopped_by}."
     )

@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from workbench.analysis.kernel_times import kernel_times
 from workbench.analysis.thresholds import CLEAR_LEAD, LARGE_SHARE
 from workbench.diagnosis.diagnosis import Diagnosis
 from workbench.errors import ConfigError
@@ -79,6 +80,7 @@ def render_report(run: RunFolder, diagnosis: Diagnosis) -> str:
     plotly = _plotly()
     page_js = _template_file("report.js")
     nodes = diagnosis.nodes
+    kernels = kernel_times(run)
     environment = Environment(
         loader=PackageLoader("workbench.report"),
         autoescape=True,
@@ -101,6 +103,8 @@ def render_report(run: RunFolder, diagnosis: Diagnosis) -> str:
         counters=tables.counter_rows(diagnosis),
         levers=levers(diagnosis, manifest.config, kind),
         nodes=tables.node_rows(nodes) if nodes is not None else [],
+        kernels=tables.kernel_rows(kernels) if kernels is not None else [],
+        kernels_from=tables.kernels_from(kernels) if kernels is not None else "",
         copies=tables.copy_rows(run, nodes) if nodes is not None else [],
         steps=tables.step_rows(run),
         passes=tables.pass_rows(manifest),

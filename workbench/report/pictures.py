@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from workbench.analysis.device_work import measured_calls, rows_of
-from workbench.analysis.node_times import NODES_PASS
-from workbench.diagnosis.diagnosis import Diagnosis
+from workbench.analysis.kernel_times import kernel_times
+from workbench.analysis.node_times import NodeTimes
+from workbench.diagnosis.diagnosis import Diagnosis, detailed_pass, timed_pass
+from workbench.figures.kernels import top_kernels
 from workbench.figures.latency import latency_series
 from workbench.figures.marks import timeline_marks
 from workbench.figures.nodes import top_nodes
@@ -15,7 +17,6 @@ from workbench.figures.samples import device_samples
 from workbench.figures.shares import shares_bar
 from workbench.figures.theme import empty
 from workbench.figures.timeline import timeline
-from workbench.runs.manifest import Manifest
 from workbench.runs.reader import RunFolder
 
 if TYPE_CHECKING:
@@ -23,35 +24,38 @@ if TYPE_CHECKING:
 
 TIMELINE_CALLS: Final = 3
 _NODES_MISSING: Final = "No node was recorded: the nodes pass provides this picture."
+_NODES_NOT_IMPORTED: Final = "The capture holds no nodes: import ONNX Runtime's profile of the same process with it."
 
 
 def pictures(run: RunFolder, diagnosis: Diagnosis) -> dict[str, go.Figure]:
     """Every figure, in the order of the page; one without data says what would provide it."""
     manifest = run.manifest
     nodes = diagnosis.nodes
+    missing = empty(_NODES_MISSING if manifest.imported is None else _NODES_NOT_IMPORTED)
     found = {"shares": shares_bar(diagnosis.shares, diagnosis.latency.median_ns, manifest.device.kind)}
-    if nodes is None:
-        found |= {name: empty(_NODES_MISSING) for name in ("timeline", "nodes", "roofline")}
-    else:
-        marks = timeline_marks(
-            measured_calls(run, NODES_PASS).head(TIMELINE_CALLS),
-            nodes,
-            rows_of(run, "launches", NODES_PASS),
-            rows_of(run, "syncs", NODES_PASS),
-            device_kind=manifest.device.kind,
-        )
-        found["timeline"] = timeline(marks, device_kind=manifest.device.kind, longer=_longer(manifest))
-        found["nodes"] = top_nodes(nodes.nodes)
-        found["roofline"] = roofline(nodes.nodes, manifest.ceilings, tf32=manifest.uses_tf32)
-    found["latency"] = latency_series(rows_of(run, "latency", "latency"), diagnosis.latency)
+    found["timeline"] = missing if nodes is None else _timeline(run, nodes)
+    executed = nodes is not None and len(nodes.nodes) > 0
+    found["nodes"] = top_nodes(nodes.nodes) if nodes is not None and executed else missing
+    found["kernels"] = top_kernels(kernel_times(run))
+    found["roofline"] = (
+        roofline(nodes.nodes, manifest.ceilings, tf32=manifest.uses_tf32) if nodes is not None and executed else missing
+    )
+    found["latency"] = latency_series(rows_of(run, "latency", timed_pass(manifest) or ""), diagnosis.latency)
     found["samples"] = device_samples(run.samples, run.ranges)
     return found
 
 
-def _longer(manifest: Manifest) -> str:
-    """How the nodes pass changed the calls; ONNX Runtime reports no nodes of a replayed graph, so it runs without."""
-    dilation = manifest.passes[NODES_PASS].dilation
-    if dilation is None or dilation <= 1:
-        return ""
-    without = ", without the CUDA graph," if manifest.config.get("cuda_graph") else ""
-    return f", which tracing{without} made {dilation:.3g} times as long"
+def _timeline(run: RunFolder, nodes: NodeTimes) -> go.Figure:
+    manifest = run.manifest
+    pass_name = detailed_pass(manifest) or ""
+    marks = timeline_marks(
+        measured_calls(run, pass_name).head(TIMELINE_CALLS),
+        nodes,
+        rows_of(run, "launches", pass_name),
+        rows_of(run, "syncs", pass_name),
+        rows_of(run, "ranges", pass_name),
+        device_kind=manifest.device.kind,
+    )
+    dilation = manifest.passes[pass_name].dilation if pass_name else None
+    longer = f", which tracing made {dilation:.3g} times as long" if dilation is not None and dilation > 1 else ""
+    return timeline(marks, device_kind=manifest.device.kind, longer=longer)

@@ -8,10 +8,13 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from workbench.analysis.device_work import rows_of
+from workbench.analysis.kernel_times import KernelTimes
 from workbench.analysis.node_times import NodeTimes
 from workbench.config import RunConfig
 from workbench.diagnosis.diagnosis import Diagnosis
 from workbench.figures.classes import CLASS_OF_LIMIT, COLOURS
+from workbench.figures.kernels import FAMILY_COLOURS, short_name, tensor_cores
+from workbench.figures.theme import shorten
 from workbench.figures.units import (
     UNKNOWN,
     format_bytes,
@@ -20,16 +23,21 @@ from workbench.figures.units import (
     format_ns,
     format_percent,
 )
+from workbench.report.imported import import_line, import_rows
 from workbench.report.redact import flat, without_folders
 from workbench.runs.manifest import Manifest
 from workbench.runs.reader import RunFolder
 
 MOST_NODES: Final = 25
+MOST_KERNELS: Final = 25
+_KERNEL_NAME_LENGTH: Final = 90
 _SOURCES: Final = {
     "cupti": "CUPTI",
     "nsys": "Nsight Systems",
     "nvml": "NVML",
     "gpm": "GPM counters",
+    "gpu_metrics": "GPU metrics",
+    "kineto": "PyTorch profiler",
     "ort_profiler": "ONNX Runtime profiler",
     "wall_clock": "wall clock",
     "activity": "device activity",
@@ -59,6 +67,8 @@ class Row(NamedTuple):
 
 def run_line(manifest: Manifest) -> list[str]:
     """Binding, batch and the like: what a reader has to know about how it was run."""
+    if manifest.imported is not None:
+        return import_line(manifest.imported)
     config = manifest.config
     parts = [f"binding {config.get('binding', RunConfig.model_fields['binding'].default)}"]
     if (batch := config.get("batch") or manifest.model.rebatched_to) is not None:
@@ -110,14 +120,45 @@ def node_rows(nodes: NodeTimes) -> list[Row]:
     return rows
 
 
+def kernel_rows(times: KernelTimes) -> list[Row]:
+    """The longest kernels by name, and the sum of all others in a last row."""
+    kernels, calls = times.kernels, times.calls
+    rows = [
+        Row(
+            [
+                shorten(short_name(kernel["name"]), _KERNEL_NAME_LENGTH),
+                str(kernel["family"]),
+                tensor_cores(kernel["tensor_cores"]),
+                str(kernel["rule"]),
+                f"{kernel['count'] / calls:.3g}",
+                format_ns(kernel["own_ns"] / calls),
+                format_percent(kernel["share"]),
+            ],
+            FAMILY_COLOURS[kernel["family"]],
+        )
+        for kernel in kernels.head(MOST_KERNELS).to_dict("records")
+    ]
+    if len(rest := kernels.iloc[MOST_KERNELS:]):
+        count, own_ns, share = rest[["count", "own_ns", "share"]].sum()
+        name = f"{len(rest)} other kernels"
+        rows.append(Row([name, *[""] * 3, f"{count / calls:.3g}", format_ns(own_ns / calls), format_percent(share)]))
+    return rows
+
+
+def kernels_from(times: KernelTimes) -> str:
+    """Which calls the table of kernels is over."""
+    calls = "1 measured call" if times.calls == 1 else f"{times.calls} measured calls"
+    return f"{calls} of the {times.pass_name} pass"
+
+
 def copy_rows(run: RunFolder, nodes: NodeTimes) -> list[Row]:
     """Copies between host and device, per call, by what they carry and between which memories."""
     device = nodes.device[nodes.device["host_copy"].astype(bool)]
     if not len(device):
         return []
     memories = run.copies.loc[device["row"], ["source", "target"]].set_index(device.index)
-    owner = device["node"].map(nodes.executions["name"].astype(object))  # NO_NODE is no row, so that it has no name
-    what = device["carries"].where(device["carries"].notna(), "node " + owner).fillna(device["cause"])
+    owner = device["node"].map("node " + nodes.executions["name"].astype(str))  # NO_NODE is no row: it has no name
+    what = device["carries"].astype(object).fillna(owner.astype(object)).fillna(device["cause"].astype(object))
     table = device[["kind", "bytes"]].join(memories).assign(what=what, ns=device["end_ns"] - device["start_ns"])
     groups = table.groupby(["what", "kind", "source", "target"], dropna=False, sort=False)
     sums = groups[["bytes", "ns"]].sum().assign(count=groups.size()).reset_index().sort_values("ns", ascending=False)
@@ -183,7 +224,9 @@ def source_rows(manifest: Manifest) -> list[Row]:
 
 
 def config_rows(manifest: Manifest) -> list[tuple[str, str]]:
-    """What was asked for."""
+    """What was asked for, or where an imported run comes from."""
+    if manifest.imported is not None:
+        return import_rows(manifest.imported)
     return list(flat(manifest.config).items())
 
 

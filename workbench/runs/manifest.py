@@ -24,11 +24,11 @@ class TensorInfo(_Part):
 
 
 class ModelInfo(_Part):
-    """The model as it was run. `sha256` is of the file, `file_bytes` without external data."""
+    """The model as it was run. `sha256` is of the file, `file_bytes` without external data; not known of an import."""
 
     name: str
-    sha256: str
-    file_bytes: int
+    sha256: str = ""
+    file_bytes: int | None = None
     inputs: list[TensorInfo] = []
     outputs: list[TensorInfo] = []
     rebatched_to: int | None = None
@@ -75,7 +75,8 @@ class SourceInfo(_Part):
 class LatencyInfo(_Part):
     """How the latency pass ended. `stopped_by`: `precise` (interval narrow enough), `budget` or `max calls`.
 
-    `ci_low_ns` and `ci_high_ns` bound the median with 95 % confidence (binomial order statistics).
+    `ci_low_ns` and `ci_high_ns` bound the median with 95 % confidence (binomial order statistics). traced: the times
+    come from an imported capture, so that a profiler was attached.
     """
 
     median_ns: float
@@ -84,6 +85,7 @@ class LatencyInfo(_Part):
     measured_calls: int
     warmup_calls: int
     stopped_by: str
+    traced: bool = False
     notes: list[str] = []
 
 
@@ -109,6 +111,51 @@ class Ceilings(_Part):
     notes: list[str] = []
 
 
+class ImportedFile(_Part):
+    """One file that a run was imported from; `version` is of its schema, as it says itself."""
+
+    name: str
+    kind: Literal["nsight", "ort profile", "kineto", "cupti rows"]
+    size_bytes: int
+    version: str = ""
+
+
+class ClockJoinInfo(_Part):
+    """How an ONNX Runtime profile was put on the clock of an Nsight Systems export.
+
+    offset_ns: added to the profile's times. residual_ns: how far it could be moved with the same fit. inside: fraction
+    of the host calls made during the profile's calls that lie in a node. When `joined` is False, `reason` says why.
+    """
+
+    profile: str
+    joined: bool
+    reason: str = ""
+    offset_ns: int | None = None
+    residual_ns: int | None = None
+    inside: float | None = None
+
+
+class ImportInfo(_Part):
+    """Where an imported run comes from, and which part of it was taken.
+
+    window_ns: [start, end) on the Unix epoch, None for everything. process, device: whose rows were taken, None for
+    all. subject_process, subject_device: whom the shares are about, None where there is only one. skipped: what the
+    files hold and the run does not, a sentence each.
+    """
+
+    files: list[ImportedFile]
+    range: str | None = None
+    calls: str | None = None
+    calls_marked_by: str = ""
+    window_ns: tuple[int, int] | None = None
+    process: int | None = None
+    device: int | None = None
+    subject_process: int | None = None
+    subject_device: int | None = None
+    clocks: list[ClockJoinInfo] = []
+    skipped: list[str] = []
+
+
 class Manifest(_Part):
     """Everything about a run that is not a table."""
 
@@ -126,6 +173,7 @@ class Manifest(_Part):
     passes: dict[str, PassInfo] = {}
     sources: dict[str, SourceInfo] = {}
     ceilings: Ceilings = Field(default_factory=Ceilings)
+    imported: ImportInfo | None = None
     notes: list[str] = []
 
     @property

@@ -64,10 +64,12 @@ class RunFolder:
         declared = TABLES[name]
         try:
             if not file.is_file():
-                return declared.empty_table().select(list(columns)).to_pandas()
-            stored = pq.read_schema(file).names
-            known = pq.read_table(file, columns=[c for c in columns if c in stored])
-            return to_table(name, known, columns).to_pandas()
+                table = declared.empty_table().select(list(columns))
+            else:
+                stored = pq.read_schema(file).names
+                table = to_table(name, pq.read_table(file, columns=[c for c in columns if c in stored]), columns)
+            frame: pd.DataFrame = table.to_pandas()
+            return frame
         except (pa.ArrowException, OSError) as error:
             raise RunFolderError(f"Table {file} is damaged ({error}): record or copy the run again.") from None
 

@@ -125,7 +125,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     "os_calls": _table(**_HOST_CALL, name=_word),
     # what the profiler said about its own capture
     "diagnostics": _table(pass_=_word, process=_i64, time_ns=_i64, severity=_word, source=_word, text=_text),
-    # NVML, sampled from outside the worker; `metric` carries its unit as a suffix
+    # NVML, sampled from outside the worker, or Nsight's GPU metrics at the same rate; `metric` carries its unit
     "samples": _table(pass_=_word, time_ns=_i64, device=_i32, metric=_word, value=_f64),
     # GPM or Nsight's GPU metrics, each value an average over [time_ns - window_ns, time_ns]
     "counters": _table(pass_=_word, time_ns=_i64, window_ns=_i64, device=_i32, metric=_word, value=_f64),

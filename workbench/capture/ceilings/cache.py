@@ -49,6 +49,18 @@ def load(key: dict[str, str]) -> Ceilings | None:
     return ceilings if ceilings.key == key else None
 
 
+def of_device(name: str) -> Ceilings | None:
+    """The newest ceilings in the user's cache of a device of this name, whatever its driver; None if there are none."""
+    found = []
+    for file in (user_cache.root() / "ceilings").glob("*.json"):
+        try:
+            found.append(Ceilings.model_validate_json(file.read_bytes()))
+        except (OSError, ValidationError):
+            continue
+    mine = [ceilings for ceilings in found if ceilings.key.get("device") == name]
+    return max(mine, key=lambda ceilings: ceilings.measured_at, default=None)
+
+
 def store(ceilings: Ceilings, path: Path) -> None:
     """Write ceilings as JSON beside `path` and rename, so that a reader meets the whole file or none.
 

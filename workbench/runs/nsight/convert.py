@@ -62,11 +62,16 @@ Rule = tuple[tuple[str, ...], Callable[[pa.Array, Context], Any]]
 
 
 def _integer(values: pa.Array, context: Context) -> pa.Array:
-    return values.cast(pa.int64())
+    return as_int64(values)
+
+
+def _small(values: pa.Array, context: Context) -> pa.Array:
+    """Raises `pyarrow.ArrowInvalid` beyond an int32, which no device number and no launch dimension reaches."""
+    return as_int64(values).cast(pa.int32())
 
 
 def _time(values: pa.Array, context: Context) -> pa.Array:
-    return pc.add(values.cast(pa.int64()), context.epoch_ns)
+    return pc.add(as_int64(values), context.epoch_ns)
 
 
 def _string(values: pa.Array, context: Context) -> pa.Array:
@@ -95,7 +100,15 @@ def _text(values: pa.Array, context: Context) -> pa.Array:
 
 def integers(values: pa.Array, missing: int = 0) -> NDArray[np.int64]:
     """A column as int64[n], null as `missing`."""
-    return np.asarray(values.cast(pa.int64()).fill_null(missing).to_numpy(zero_copy_only=False), np.int64)
+    return np.asarray(as_int64(values).fill_null(missing).to_numpy(zero_copy_only=False), np.int64)
+
+
+def as_int64(values: pa.Array) -> pa.Array:
+    """Integers of any width; unsigned global ids keep their bits, as SQLite stores them.
+
+    Raises `pyarrow.ArrowInvalid` for what is no integer.
+    """
+    return values.view(pa.int64()) if values.type == pa.uint64() else values.cast(pa.int64())
 
 
 def process_of(global_ids: pa.Array) -> NDArray[np.int64]:
@@ -114,7 +127,7 @@ _CORRELATION: Final[dict[str, Rule]] = {"correlation": (("correlationId",), _int
 _ON_DEVICE: Final[dict[str, Rule]] = {
     "process": (("globalPid",), _process),
     **_SPAN,
-    "device": (("deviceId",), _integer),
+    "device": (("deviceId",), _small),
     "stream": (("streamId",), _integer),
     **_CORRELATION,
 }
@@ -129,13 +142,13 @@ SHAPES: Final[dict[str, Shape]] = {
             **_IN_GRAPH,
             "name": (("demangledName", "mangledName", "shortName"), _string),
             **{
-                f"{part}_{axis}": ((f"{part}{axis.upper()}",), _integer)
+                f"{part}_{axis}": ((f"{part}{axis.upper()}",), _small)
                 for part in ("grid", "block")
                 for axis in "xyz"
             },
-            "registers": (("registersPerThread",), _integer),
-            "static_shared_bytes": (("staticSharedMemory",), _integer),
-            "dynamic_shared_bytes": (("dynamicSharedMemory",), _integer),
+            "registers": (("registersPerThread",), _small),
+            "static_shared_bytes": (("staticSharedMemory",), _small),
+            "dynamic_shared_bytes": (("dynamicSharedMemory",), _small),
         },
     ),
     "copies": Shape(
@@ -181,7 +194,7 @@ SHAPES: Final[dict[str, Shape]] = {
         {
             "process": (("globalPid",), _process),
             "time_ns": (("timestamp",), _time),
-            "device": (("deviceId",), _integer),
+            "device": (("deviceId",), _small),
             "stream": (("streamId",), _integer),
             "event": (("eventId",), _integer),
             **_CORRELATION,

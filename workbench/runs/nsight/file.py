@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +16,16 @@ import pyarrow as pa
 from workbench.errors import SourceError
 from workbench.runs.manifest import DeviceInfo
 from workbench.runs.nsight import metrics, ranges
-from workbench.runs.nsight.convert import SHAPES, Context, chosen_columns, convert, integers, process_of
-from workbench.runs.nsight.names import Names
-from workbench.runs.nsight.source import Source, Span, open_source
+from workbench.runs.nsight.convert import FARTHEST_NS, SHAPES, Context, chosen_columns, convert, integers, process_of
+from workbench.runs.nsight.names import Names, one_line, pairs
+from workbench.runs.nsight.source import LONGEST_REASON, Source, Span, open_source
 
 NEWEST_SCHEMA: Final = (3, 25)
 """The newest schema version seen; a newer one is read as far as its tables and columns are known."""
 
+_VERSION: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}")
 _START_TIME: Final = "TARGET_INFO_SESSION_START_TIME"
+_LONGEST_NAME: Final = 80  # characters of a table or a GPU; real ones stay below 50
 _SMALL_ROWS: Final = 10_000  # of a table that describes the capture
 # Tables that say nothing about the run, or are read under another name; the others are named when they are skipped.
 _DESCRIBING: Final = ("ENUM_", "TARGET_INFO_", "META_DATA_", "ANALYSIS_", "NVTX_PAYLOAD_", "GENERIC_EVENT_", "sqlite_")
@@ -60,13 +64,20 @@ class NsightFile:
         """Whether the export says when its clock began; else times count from 0."""
         return self._epoch_ns is not None
 
+    @property
+    def end_ns(self) -> int | None:
+        """When the capture ended, on its own clock; None when the export does not say."""
+        rows = self._rows("ANALYSIS_DETAILS", "stopTime")
+        found = rows[0]["stopTime"] if rows else None
+        return found if isinstance(found, int) and 0 < found < FARTHEST_NS else None
+
     @cached_property
     def schema_version(self) -> tuple[int, ...] | None:
         """(major, minor, micro), or None when the export does not say."""
         for row in self._rows("META_DATA_EXPORT", "name", "value"):
             if row["name"] == "EXPORT_SCHEMA_VERSION":
-                parts = str(row["value"]).split(".")
-                return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else None
+                said = str(row["value"])
+                return tuple(map(int, said.split("."))) if _VERSION.fullmatch(said) else None
         return None
 
     @cached_property
@@ -81,7 +92,8 @@ class NsightFile:
         unknown = [n for n in self._tables if n not in sources | _KNOWN and not n.startswith(_DESCRIBING)]
         if unknown:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-            said.append(f"Tables that are not read: {', '.join(sorted(unknown)[:5])}{more}.")
+            shown = ", ".join(one_line(each, _LONGEST_NAME) for each in sorted(unknown)[:5])
+            said.append(f"Tables that are not read: {shown}{more}.")
         return said + self.unreadable
 
     @property
@@ -109,7 +121,7 @@ class NsightFile:
     def read(self, reading: Reading) -> Iterator[pa.Table]:
         """Rows in the run's columns and units, without `pass` and `call`; raises `SourceError` on damage."""
         name = reading.name
-        try:
+        with self._understood(self._table_of(name)[0]):
             if name == "ranges":
                 yield from ranges.read_ranges(self.source, self.context, self._domains, reading.spans)
             elif name == "counters":
@@ -121,16 +133,11 @@ class NsightFile:
                     table = convert(name, batch, columns, self.context)
                     if len(table):
                         yield table
-        except (pa.ArrowException, OverflowError) as error:
-            said = " ".join(str(error).split())[:160]
-            raise SourceError(
-                f"Table {self._table_of(name)[0]} of {self.name} holds what it should not ({said}): export it again."
-            ) from None
 
     def busiest(self) -> dict[tuple[int, int], int]:
         """Kernel nanoseconds by (process, device), of every process that launched one."""
-        contexts = {(int(r["processId"]), int(r["deviceId"])) for r in self._rows(
-            "TARGET_INFO_CUDA_CONTEXT_INFO", "processId", "deviceId") if None not in r.values()}  # fmt: skip
+        rows = self._rows("TARGET_INFO_CUDA_CONTEXT_INFO", "processId", "deviceId")
+        contexts = {(r["processId"], r["deviceId"]) for r in rows if all(type(id_) is int for id_ in r.values())}
         if len(contexts) == 1:  # nothing to compare
             return dict.fromkeys(contexts, 0)
         columns = ["globalPid", "deviceId", "start", "end"]
@@ -138,14 +145,12 @@ class NsightFile:
         if not set(columns) <= self._tables.get(table, frozenset()):
             return dict.fromkeys(contexts, 0)
         found: dict[tuple[int, int], int] = {}
-        for batch in self.source.batches(table, columns):
-            keys = np.stack([process_of(batch.column(0)), integers(batch.column(1), -1)])
-            length = np.clip(integers(batch.column(3)) - integers(batch.column(2)), 0, None)
-            pairs, codes = np.unique(keys, axis=1, return_inverse=True)
-            for (process, device), sum_ns in zip(
-                pairs.T.tolist(), np.bincount(codes.ravel(), length, pairs.shape[1]).tolist(), strict=True
-            ):
-                found[process, device] = found.get((process, device), 0) + int(sum_ns)
+        with self._understood(table):
+            for batch in self.source.batches(table, columns):
+                owners, codes = pairs(process_of(batch.column(0)), integers(batch.column(1), -1))
+                length = np.clip(integers(batch.column(3)) - integers(batch.column(2)), 0, None)
+                for owner, sum_ns in zip(owners, np.bincount(codes, length, len(owners)).tolist(), strict=True):
+                    found[owner] = found.get(owner, 0) + int(sum_ns)
         return found
 
     def device_info(self, process: int | None, device: int | None) -> DeviceInfo:
@@ -155,15 +160,16 @@ class NsightFile:
         links = self._rows("TARGET_INFO_CUDA_DEVICE", "gpuId", "cudaId", "pid")
         chosen = next((r["gpuId"] for r in links if r["cudaId"] == device and r["pid"] in (process, None)), device)
         gpu = next((row for row in gpus if row.get("id") == chosen), gpus[0] if len(gpus) == 1 else {})
-        major, minor = gpu.get("computeMajor"), gpu.get("computeMinor")
-        clock = gpu.get("clockRate")
+        numbers = {name: value for name, value in gpu.items() if type(value) is int and 0 <= value < FARTHEST_NS}
+        major, minor = numbers.get("computeMajor"), numbers.get("computeMinor")
+        clock_hz = numbers.get("clockRate")
         return DeviceInfo(
             kind="cuda",
-            name=str(gpu.get("name") or "a GPU that the export does not name"),
+            name=one_line(str(gpu.get("name") or ""), _LONGEST_NAME) or "a GPU that the export does not name",
             compute_capability=f"{major}.{minor}" if major is not None and minor is not None else None,
-            sm_count=gpu.get("smCount"),
-            memory_bytes=gpu.get("totalMemory"),
-            max_sm_clock_mhz=round(clock / 1e6) if clock else None,
+            sm_count=numbers.get("smCount"),
+            memory_bytes=numbers.get("totalMemory"),
+            max_sm_clock_mhz=round(clock_hz / 1e6) if clock_hz else None,
         )
 
     def has(self, name: str) -> bool:
@@ -193,7 +199,7 @@ class NsightFile:
     def _epoch_ns(self) -> int | None:
         rows = self._rows(_START_TIME, "utcEpochNs")
         found = rows[0]["utcEpochNs"] if rows else None
-        return found if isinstance(found, int) and 0 < found < 1 << 62 else None
+        return found if isinstance(found, int) and 0 < found < FARTHEST_NS else None
 
     @cached_property
     def _domains(self) -> dict[tuple[int, int], str]:
@@ -206,10 +212,22 @@ class NsightFile:
     def _names(self) -> Names:
         if not {"id", "value"} <= self._tables.get("StringIds", frozenset()):
             return Names(np.empty(0, np.int64), [])
-        batches = list(self.source.batches("StringIds", ["id", "value"]))
-        ids = [integers(batch.column(0), -1) for batch in batches]
-        values = [text for batch in batches for text in batch.column(1).cast(pa.string()).to_pylist()]
+        with self._understood("StringIds"):
+            batches = list(self.source.batches("StringIds", ["id", "value"]))
+            ids = [integers(batch.column(0), -1) for batch in batches]
+            values = [text for batch in batches for text in batch.column(1).cast(pa.string()).to_pylist()]
         return Names(np.concatenate(ids) if ids else np.empty(0, np.int64), values)
+
+    @contextmanager
+    def _understood(self, table: str | None) -> Iterator[None]:
+        """Values that are not of the kind that a column holds become a `SourceError`."""
+        try:
+            yield
+        except (pa.ArrowException, OverflowError) as error:
+            said = one_line(str(error), LONGEST_REASON)
+            raise SourceError(
+                f"Table {table} of {self.name} holds what it should not ({said}): export it again."
+            ) from None
 
     def _rows(self, table: str, *columns: str) -> list[dict[str, Any]]:
         """The first rows of a describing table, with None for columns that it lacks."""

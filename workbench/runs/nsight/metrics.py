@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from workbench.runs.nsight.convert import Context, integers
-from workbench.runs.nsight.names import encoded
+from workbench.runs.nsight.names import encoded, pairs
 from workbench.runs.nsight.source import Source, Span
 
 SOURCE: Final = "GPU_METRICS"
@@ -28,7 +28,7 @@ def metric_names(source: Source) -> dict[tuple[int, int], str]:
     found: dict[tuple[int, int], str] = {}
     for batch in source.batches(TYPES, ["typeId", "metricId", "metricName"]):
         keys = zip(integers(batch.column(0)).tolist(), integers(batch.column(1)).tolist(), strict=True)
-        found |= dict(zip(keys, map(plain_metric_name, batch.column(2).to_pylist()), strict=True))
+        found |= dict(zip(keys, map(plain_metric_name, batch.column(2).cast(pa.string()).to_pylist()), strict=True))
     return found
 
 
@@ -60,17 +60,17 @@ def read_metrics(
         kinds = integers(batch.column("typeId"))
         device = kinds & _DEVICE_MASK
         time = integers(batch.column("timestamp"))
-        metrics, codes = np.unique(np.stack([kinds, integers(batch.column("metricId"))]), axis=1, return_inverse=True)
-        named = [names.get((kind, metric), f"metric_{metric}") for kind, metric in metrics.T.tolist()]
+        found, codes = pairs(kinds, integers(batch.column("metricId")))
+        named = [names.get(pair, f"metric_{pair[1]}") for pair in found]
         in_hertz = np.array([name.endswith("_mhz") for name in named])
         value = np.asarray(batch.column("value").cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-        scale = np.where(in_hertz, _HZ_PER_MHZ, 1.0)[codes.ravel()]
+        scale = np.where(in_hertz, _HZ_PER_MHZ, 1.0)[codes]
         yield pa.table(
             {
                 "time_ns": time + context.epoch_ns,
                 "window_ns": _windows(time, device, last),
                 "device": device,
-                "metric": encoded(pa.array(codes.ravel().astype(np.int32)), named),
+                "metric": encoded(pa.array(codes), named),
                 "value": value / scale,
             }
         )

@@ -52,6 +52,23 @@ def encoded(indices: pa.Array, names: Sequence[str | None]) -> pa.DictionaryArra
     return pa.DictionaryArray.from_arrays(indices.cast(pa.int32()), pa.array(distinct, pa.string()))
 
 
+def pairs(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[list[tuple[int, int]], NDArray[np.int32]]:
+    """Distinct pairs of two columns and the place of each row's among them: int32[n]."""
+    one, other = (pa.array(values).dictionary_encode() for values in (first, second))
+    width = max(len(other.dictionary), 1)
+    codes = one.indices.to_numpy().astype(np.int64) * width + other.indices.to_numpy()
+    joint = pa.array(codes).dictionary_encode()
+    a, b = one.dictionary.to_pylist(), other.dictionary.to_pylist()
+    found = [(a[code // width], b[code % width]) for code in joint.dictionary.to_pylist()]
+    return found, joint.indices.to_numpy()
+
+
+def one_line(text: str, longest: int) -> str:
+    """What a file or a library says, as a sentence can hold it: without line breaks and control characters, and cut."""
+    words = " ".join(text[: 4 * longest].split())
+    return "".join(char if char.isprintable() else "\ufffd" for char in words)[:longest]
+
+
 def plain_api_name(name: str) -> str:
     """`cudaLaunchKernel_v7000`, `cudaLaunchKernel_ptsz_v7000` → `cudaLaunchKernel`; driver names stay as they are."""
     if not name.startswith("cuda"):

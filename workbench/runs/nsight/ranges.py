@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workbench.runs.nsight.convert import FARTHEST_NS, Context, integers, process_of, thread_of
-from workbench.runs.nsight.names import encoded, words
+from workbench.runs.nsight.names import encoded, pairs, words
 from workbench.runs.nsight.source import Source, Span
 
 SOURCE: Final = "NVTX_EVENTS"
@@ -103,10 +103,8 @@ def _domain_names(
     """Null in the default domain."""
     if "domainId" not in batch.schema.names:
         return pa.nulls(len(batch), pa.string()).dictionary_encode()
-    ids = integers(batch.column("domainId"))
-    pairs, codes = np.unique(np.stack([process, ids]), axis=1, return_inverse=True)
-    named = [names.get((p, d), f"domain {d}" if d else None) for p, d in pairs.T.tolist()]
-    return encoded(pa.array(codes.ravel().astype(np.int32)), named)
+    found, codes = pairs(process, integers(batch.column("domainId")))
+    return encoded(pa.array(codes), [names.get(pair, f"domain {pair[1]}" if pair[1] else None) for pair in found])
 
 
 def _payload(batch: pa.RecordBatch) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Row sources of an Nsight Systems export: an SQLite file, or a folder of Parquet or Arrow files, one per table.
+"""Row sources of an Nsight Systems export: an SQLite file, or a folder of Parquet files, one per table.
 
 A source knows which tables and columns exist and gives chosen columns in Arrow batches, so that nothing above it cares
 for the container and memory stays flat in the number of rows.
@@ -18,11 +18,15 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from workbench.errors import SourceError
+from workbench.runs.nsight.names import one_line
 
 BATCH_ROWS: Final = 65536
-MOST_PARTS: Final = 10_000  # hostile row ids may be far apart
+FEWEST_ROW_BYTES: Final = 6
+"""Two of the cell's address, its length, row id, and a record header of two; SQLite's file format, section 1.6."""
+LONGEST_TEXT: Final = 1 << 16  # characters; a name stands in every row, and C++ makes names of 10,000
+LONGEST_REASON: Final = 160  # characters of what a library says about a file
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
-FOLDER_FORMATS: Final = {".parquet": "parquet", ".arrow": "ipc"}
+FOLDER_SUFFIX: Final = ".parquet"
 
 
 class Span(NamedTuple):
@@ -90,7 +94,8 @@ class SqliteSource:
                 first, last = database.execute(f"SELECT min(rowid), max(rowid) FROM {_quoted(table)}").fetchone()
         except sqlite3.Error:  # a view, or a table without row ids; what is damaged is said when it is read
             return []
-        if first is None or (last - first) // rows > MOST_PARTS:
+        # Row ids further apart than the file has room for rows would make parts without number.
+        if first is None or (last - first) * FEWEST_ROW_BYTES > self._path.stat().st_size:
             return []
         return [Span("rowid", low, low + rows) for low in range(first, last + 1, rows)]
 
@@ -103,7 +108,8 @@ class SqliteSource:
         with dbapi.connect(self._uri(), autocommit=True) as database, database.cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
             cursor.execute(query)
-            yield from cursor.fetch_record_batch()
+            for batch in cursor.fetch_record_batch():
+                yield _plain_text(batch)
 
     def _rows_of_the_standard_library(self, query: str) -> Iterator[pa.RecordBatch]:
         with closing(sqlite3.connect(self._uri(), uri=True)) as database:
@@ -115,7 +121,7 @@ class SqliteSource:
     def _expression(self, table: str, column: str) -> str:
         quoted = _quoted(column)
         if self._TEXT & {column, f"{column}:{table}"}:
-            return f"COALESCE(CAST({quoted} AS TEXT), '') AS {quoted}"
+            return f"substr(COALESCE(CAST({quoted} AS TEXT), ''), 1, {LONGEST_TEXT + 1}) AS {quoted}"
         if self._REAL & {column, f"{column}:{table}"}:
             return f"CAST({quoted} AS REAL) AS {quoted}"
         return quoted
@@ -136,16 +142,14 @@ class SqliteSource:
 
 
 class FolderSource:
-    """A folder as `nsys export --type=parquetdir` or `arrowdir` makes it."""
+    """A folder as `nsys export --type=parquetdir` makes it."""
 
     def __init__(self, path: Path) -> None:
         self.name, self._path = path.name, path
-        self._files = {file.stem: file for file in sorted(path.iterdir()) if file.suffix in FOLDER_FORMATS}
+        self._files = {file.stem: file for file in sorted(path.iterdir()) if file.suffix == FOLDER_SUFFIX}
         if not self._files:
-            raise SourceError(f"{path} holds no .parquet or .arrow file: give the folder that `nsys export` made.")
-        self.tables: dict[str, frozenset[str]] = {
-            name: frozenset(self._dataset(name).schema.names) for name in self._files
-        }
+            raise SourceError(f"{path} holds no {FOLDER_SUFFIX} file: give what `nsys export --type=parquetdir` makes.")
+        self.tables: dict[str, frozenset[str]] = {name: self._columns(name) for name in self._files}
 
     def batches(self, table: str, columns: Sequence[str], spans: Sequence[Span] = ()) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
@@ -156,7 +160,7 @@ class FolderSource:
         try:
             for batch in self._dataset(table).to_batches(columns=list(columns), filter=inside, batch_size=BATCH_ROWS):
                 if len(batch):
-                    yield batch
+                    yield _plain_text(batch)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(f"{self.name}/{self._files[table].name}", error) from None
 
@@ -164,18 +168,46 @@ class FolderSource:
         """See `Source`: Arrow reads with several threads by itself."""
         return []
 
+    def _columns(self, table: str) -> frozenset[str]:
+        try:
+            return frozenset(self._dataset(table).schema.names)
+        except UnicodeDecodeError as error:
+            raise _damaged(f"{self.name}/{self._files[table].name}", error) from None
+
     def _dataset(self, table: str) -> Any:
         file = self._files[table]
         try:
-            return ds.dataset(file, format=FOLDER_FORMATS[file.suffix])
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(f"{self.name}/{file.name}", error) from None
+            return ds.dataset(file, format="parquet")
+        except (pa.ArrowException, OSError):
+            raise SourceError(f"{self.name}/{file.name} is no whole Parquet file: export it again.") from None
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def _plain_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with U+FFFD where its text is not UTF-8, and with text cut at `LONGEST_TEXT`.
+
+    Programs name their ranges in any encoding; neither SQLite nor Parquet minds, and Arrow trusts them.
+    """
+    for at, values in enumerate(batch.columns):
+        if not pa.types.is_string(values.type):
+            continue
+        text = values
+        try:
+            text.validate(full=True)
+        except pa.ArrowInvalid:
+            raw = text.view(pa.binary()).to_pylist()
+            text = pa.array([None if each is None else each.decode("utf-8", "replace") for each in raw], pa.string())
+        if (pc.max(pc.binary_length(text)).as_py() or 0) > LONGEST_TEXT:
+            cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(text, 0, LONGEST_TEXT), "…", "")
+            text = pc.if_else(pc.greater(pc.utf8_length(text), LONGEST_TEXT), cut, text)
+        if text is not values:
+            batch = batch.set_column(at, batch.schema.names[at], text)
+    return batch
+
+
 def _damaged(name: str, error: Exception) -> SourceError:
-    said = " ".join(str(error).split())[:160]
+    said = one_line(str(error), LONGEST_REASON)
     return SourceError(f"The Nsight Systems export {name} cannot be read ({said}): export it again.")

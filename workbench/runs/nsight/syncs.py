@@ -21,7 +21,10 @@ _KEYS: Final = ["process", "correlation"]
 
 
 def sync_calls(launches: pa.Table) -> pa.Table:
-    """Process, correlation id and kind of wait of those launches that synchronise."""
+    """Process, correlation id and kind of wait of those launches that synchronise; none where a column is missing."""
+    if not {*_KEYS, "name"} <= set(launches.column_names):
+        return pa.table({"process": pa.array([], pa.int64()), "correlation": pa.array([], pa.int64()),
+                         "caller": pa.array([], pa.string())})  # fmt: skip
     names = launches["name"].cast(pa.string())
     chosen = launches.select(_KEYS).append_column("name", names).filter(pc.is_in(names, pa.array(list(SYNC_CALLS))))
     kinds = [SYNC_CALLS[name] for name in chosen["name"].to_pylist()]
@@ -31,7 +34,7 @@ def sync_calls(launches: pa.Table) -> pa.Table:
 def named_by_caller(syncs: pa.Table, launches: pa.Table) -> pa.Table:
     """`syncs` with the kind that the calling function tells; launches: rows of `launches`, or of `sync_calls`."""
     callers = launches if "caller" in launches.column_names else sync_calls(launches)
-    if not len(callers) or "correlation" not in syncs.column_names:
+    if not len(callers) or not {*_KEYS, "kind"} <= set(syncs.column_names):
         return syncs
     known = callers.group_by(_KEYS, use_threads=False).aggregate([("caller", "first")])
     places = syncs.append_column("place", pa.array(range(len(syncs)))).select([*_KEYS, "place"])
