@@ -1,10 +1,16 @@
 """What only a real GPU can show. Run on a GPU host before a release: `pytest -m gpu`."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import workbench as wb
 from workbench import zoo
 from workbench.capture.doctor import examine
+from workbench.capture.nsys import nsys_problem
 from workbench.errors import OutOfMemoryError
 
 pytestmark = pytest.mark.gpu
@@ -20,8 +26,8 @@ def models(tmp_path_factory):
     }
 
 
-def profiled(models, name, folder, **options):
-    return wb.profile(models[name], {"budget": BUDGET, **options}, out=folder / "run", activity="cupti")
+def profiled(models, name, folder, activity="cupti", **options):
+    return wb.profile(models[name], {"budget": BUDGET, **options}, out=folder / "run", activity=activity)
 
 
 @pytest.mark.parametrize("name", ["launch", "memory"])
@@ -33,10 +39,37 @@ def test_a_family_gets_its_class_with_everything_attributed(models, name, tmp_pa
     assert run.diagnosis.missing == []
 
 
-def test_a_cuda_graph_is_replayed(models, tmp_path):
-    run = profiled(models, "launch", tmp_path, binding="device", cuda_graph=True)
+@pytest.mark.parametrize("activity", ["cupti", "nsys"])
+def test_a_cuda_graph_is_replayed_and_its_kernels_lead_back_to_their_nodes(models, tmp_path, activity):
+    if activity == "nsys" and nsys_problem():
+        pytest.skip(nsys_problem())
+    run = profiled(models, "launch", tmp_path, binding="device", cuda_graph=True, activity=activity)
     assert len(run.graphs) > 0
     assert run.manifest.provider_options["CUDAExecutionProvider"]["enable_cuda_graph"] == "1"
+    device = run.diagnosis.nodes.device
+    kernels = device[device["table"] == "kernels"]
+    assert len(kernels) == 100 * run.diagnosis.nodes.calls
+    assert kernels["cause"].isna().mean() >= 0.99
+    owner = run.diagnosis.nodes.executions.loc[kernels["node"], "op_type"].astype(str).to_numpy()
+    assert (owner[kernels["name"].astype(str).str.contains("gemv").to_numpy()] == "MatMul").all()
+
+
+def test_a_report_of_nsys_is_imported(tmp_path):
+    if nsys_problem():
+        pytest.skip(nsys_problem())
+    model, workload = tmp_path / "launch.onnx", Path(__file__).with_name("capture_workload.py")
+    zoo.write("launch", model, nodes=100)
+    watched = [sys.executable, str(workload), str(model), "--profile", str(tmp_path / "p")]
+    report = tmp_path / "report.nsys-rep"
+    command = ["nsys", "profile", "--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", f"--output={report}", *watched]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    told = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
+    run = wb.import_run([report, *told["profiles"]], out=tmp_path / "run", range="measure")
+    (clock,) = run.manifest.imported.clocks
+    assert clock.joined, clock.reason
+    assert abs(clock.offset_ns - told["starts_ns"][0]) <= clock.residual_ns + 2_000
+    assert run.diagnosis.verdict.name == "launch"
+    assert run.diagnosis.attributed > 0.99
 
 
 def test_pinned_binding_copies_in_every_call(models, tmp_path):
