@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from workbench.analysis.device_work import Tables, measured_calls, rows_of
+from workbench.analysis.tables import Tables, measured_calls, rows_of
 
 # nvml.h, nvmlClocksEventReason…: what holds the clocks below what was asked for, idling left out.
 THROTTLE_REASONS: Final = {

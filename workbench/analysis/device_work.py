@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -13,42 +14,20 @@ from workbench.analysis.call_windows import Spent, Work, connected, share_out, s
 from workbench.analysis.gaps import UNKNOWN_LAUNCH
 from workbench.analysis.intervals import Intervals, union
 from workbench.analysis.pairing import Rows, launch_rows, taken
+from workbench.analysis.some_calls import SomeCalls, call_blocks, work_per_call
+from workbench.analysis.tables import WORK_TABLES, Tables, measured_calls, rows_of
 
-WORK_TABLES: Final = ("kernels", "copies", "memsets", "graphs")
 HOST_COPIES: Final = ("h2d", "d2h")
 _COLUMNS: Final = (
     "call", "start_ns", "end_ns", "process", "device", "stream", "correlation", "graph_node", "row", "name", "kind",
     "bytes",
 )  # fmt: skip
 _ONLY_IN: Final = {"name": ("kernels",), "kind": ("copies",), "bytes": ("copies", "memsets")}
+_MOST_WORK: Final = 1 << 18  # pieces of device work that are held at once
+_SIDE_BY_SIDE: Final = 2
 _NONE: Final = np.empty(0, np.int64)
 _NO_CALL: Final = -2  # no row has it; -1 stands for "outside every call"
 _PIECES: Final = ["work_ns", "exposed_copy_ns", "host_ns", "launch_latency_ns", "sync_ns"]
-
-
-class Tables(Protocol):
-    """Anything that gives the tables of a run by name."""
-
-    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The table with its declared columns, or with those chosen; empty when the run lacks it."""
-
-
-def rows_of(run: Tables, name: str, pass_name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The rows of one table that one pass recorded, with all columns or those chosen; index labels are the table's.
-
-    Chosen columns alone are read from the file. Where the pass recorded every row, nothing is copied.
-    """
-    table = run.table(name) if columns is None else run.table(name, ["pass", *columns])
-    mine = (table["pass"] == pass_name).to_numpy()
-    if columns is not None:
-        table = table[list(columns)]
-    return table if mine.all() else table[mine]
-
-
-def measured_calls(run: Tables, pass_name: str) -> pd.DataFrame:
-    """Rows of `latency`: the measured calls of one pass, in order."""
-    calls = rows_of(run, "latency", pass_name)
-    return calls[calls["phase"] == "measured"].sort_values("call")
 
 
 def device_work(run: Tables, pass_name: str, columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
@@ -125,6 +104,10 @@ def call_times(run: Tables, pass_name: str) -> pd.DataFrame:
     does not divide, so that the sums stay exact). wall_ns is then the time per call at that concurrency.
     """
     calls = measured_calls(run, pass_name)
+    blocks = _blocks(run, calls)
+    if len(blocks) > 1:  # NumPy and Arrow work outside the interpreter's lock, so that two blocks go side by side
+        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            return pd.concat(pool.map(lambda block: call_times(SomeCalls(run, [block]), pass_name), blocks))
     order = np.argsort(calls["start_ns"].to_numpy(np.int64), kind="stable")
     numbers, starts, durations = (calls[name].to_numpy(np.int64)[order] for name in ("call", "start_ns", "duration_ns"))
     windows, window_of_call = connected(starts, starts + durations)
@@ -135,22 +118,31 @@ def call_times(run: Tables, pass_name: str) -> pd.DataFrame:
     return in_order.set_index(pd.Index(calls["call"].to_numpy(), name="call"))
 
 
+def _blocks(run: Tables, calls: pd.DataFrame) -> list[tuple[int, int]]:
+    """Call numbers [first, last) of blocks whose work fits into memory; calls that overlap stay together."""
+    numbers = calls["call"].to_numpy(np.int64)
+    if isinstance(run, SomeCalls) or len(numbers) < 2:
+        return []
+    starts = calls["start_ns"].to_numpy(np.int64)
+    reach = np.maximum.accumulate(starts + calls["duration_ns"].to_numpy(np.int64))
+    may_cut = np.concatenate(([True], starts[1:] >= reach[:-1]))
+    blocks = call_blocks(work_per_call(run, numbers), may_cut, _MOST_WORK)
+    return [(int(numbers[low]), int(numbers[high - 1]) + 1) for low, high in blocks]
+
+
 def _spent(run: Tables, pass_name: str, windows: Intervals, calls: Rows, window_of_call: Rows) -> Spent:
     """Read what `workbench.analysis.call_windows.spent` needs, one table after the other."""
-    made = rows_of(run, "launches", pass_name, ("process", "start_ns", "correlation"))
+    made = rows_of(run, "launches", pass_name, ("process", "start_ns", "end_ns", "correlation", "name"))
     work = [_measured(run, name, pass_name, made, calls, window_of_call) for name in WORK_TABLES]
-    del made  # millions of rows
-    waits = rows_of(run, "launches", pass_name, ("name", "start_ns", "end_ns"))
-    waits = waits[contains(waits["name"], "Synchronize")]
+    waits = made[contains(made["name"], "Synchronize")]
     return spent(windows, work, union(waits["start_ns"].to_numpy(np.int64), waits["end_ns"].to_numpy(np.int64)))
 
 
 def _measured(run: Tables, name: str, pass_name: str, made: pd.DataFrame, calls: Rows, window_of_call: Rows) -> Work:
     """The device work of one table inside the measured calls. made: the host calls of the pass."""
-    ids = rows_of(run, name, pass_name, ("process", "start_ns", "correlation"))
-    launches = taken(made["start_ns"].to_numpy(np.int64), launch_rows(ids, made), UNKNOWN_LAUNCH)
-    del ids
-    work = rows_of(run, name, pass_name, ("call", "start_ns", "end_ns", *(("kind",) if name == "copies" else ())))
+    columns = ("call", "process", "start_ns", "end_ns", "correlation", *(("kind",) if name == "copies" else ()))
+    work = rows_of(run, name, pass_name, columns)
+    launches = taken(made["start_ns"].to_numpy(np.int64), launch_rows(work, made), UNKNOWN_LAUNCH)
     order = np.argsort(calls, kind="stable")
     at = np.searchsorted(calls[order], work["call"].to_numpy(np.int64))
     rows = np.flatnonzero(np.append(calls[order], _NO_CALL)[at] == work["call"].to_numpy())

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workbench.analysis.device_work import Tables, measured_calls
 from workbench.analysis.intervals import own_time_ns
 from workbench.analysis.kernel_names import kernel_rules
+from workbench.analysis.tables import Tables, measured_calls
 
 _COLUMNS: Final = ("pass", "call", "device", "start_ns", "end_ns", "name")
 _PASSES: Final = ("activity", "nodes")

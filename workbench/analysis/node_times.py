@@ -12,11 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workbench.analysis.attribution import NO_NODE, attribute
-from workbench.analysis.device_work import Tables, device_work, measured_calls, rows_of
+from workbench.analysis.device_work import device_work
 from workbench.analysis.filling import GRID, LAUNCH_CONFIGURATION, filling
 from workbench.analysis.intervals import own_time_ns
 from workbench.analysis.replays import lead_back
 from workbench.analysis.roofline import LIMITS, bound_times, classify_kernels
+from workbench.analysis.tables import Tables, measured_calls, rows_of
 from workbench.analysis.work import AMOUNTS, count_work
 from workbench.runs.manifest import Ceilings, DeviceInfo
 

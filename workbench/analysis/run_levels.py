@@ -9,13 +9,14 @@ from typing import Final, Protocol
 import numpy as np
 import pandas as pd
 
-from workbench.analysis.device_work import HOST_COPIES, Tables, contains, rows_of
+from workbench.analysis.device_work import HOST_COPIES, contains
 from workbench.analysis.dominant import Int32, Int64
 from workbench.analysis.intervals import union
 from workbench.analysis.level_cache import LEVELS_VERSION, load_levels, save_levels
 from workbench.analysis.levels import Levels, Rows, build_levels
 from workbench.analysis.pairing import first_rows
 from workbench.analysis.spans import depths
+from workbench.analysis.tables import Tables, rows_of
 from workbench.runs.schema import PASSES
 from workbench.version import __version__
 

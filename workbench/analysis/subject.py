@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import pandas as pd
 
-from workbench.analysis.device_work import Tables, device_work
+from workbench.analysis.device_work import device_work
 from workbench.analysis.intervals import union
 from workbench.analysis.node_times import RunLike
+from workbench.analysis.tables import Tables
 from workbench.runs.manifest import Manifest
 from workbench.runs.schema import TABLES
 

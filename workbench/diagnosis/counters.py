@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workbench.analysis.device_work import Tables, measured_calls
 from workbench.analysis.node_times import NodeTimes
+from workbench.analysis.tables import Tables, measured_calls
 from workbench.analysis.thresholds import COUNTER_FACTOR, COUNTER_FLOOR
 from workbench.runs.manifest import Manifest
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from workbench.analysis.conditions import disturbances
 from workbench.analysis.device_work import call_times
 from workbench.analysis.node_times import NODES_PASS, NodeTimes, RunLike, node_times
+from workbench.analysis.some_calls import SomeCalls, spread_stretches, work_per_call
 from workbench.analysis.subject import Restricted
+from workbench.analysis.tables import measured_calls
 from workbench.analysis.thresholds import (
     BEYOND_CEILING,
     BEYOND_SHARE,
@@ -39,6 +41,9 @@ from workbench.errors import RunFolderError
 from workbench.runs.manifest import LatencyInfo, Manifest
 
 ACTIVITY_PASS: Final = "activity"
+MOST_WORK: Final = 1 << 17
+"""Pieces of device work that nodes, limits and attribution are worked out from; more are sampled by calls."""
+STRETCHES: Final = 4
 _GPU_ONLY: Final = ("pcie", "sync")
 _GPU_SOURCES: Final = frozenset(("counters", "activity", "nvml", "gpm"))
 
@@ -110,7 +115,7 @@ def diagnose(run: DiagnosedRun) -> Diagnosis:
         raise RunFolderError("The run holds no latency, so nothing can be diagnosed: profile the model again.")
     if manifest.device.kind == "cpu":
         return _diagnose_cpu(manifest, manifest.latency, _nodes(run))
-    if manifest.imported is not None:  # a capture may hold several processes and devices
+    if manifest.imported is not None and manifest.imported.subject_process is not None:
         run = Restricted(run, manifest.imported.subject_process, manifest.imported.subject_device)
     return _diagnose_gpu(run, manifest, manifest.latency, _nodes(run))
 
@@ -131,12 +136,17 @@ def _nodes(run: DiagnosedRun) -> NodeTimes | None:
     pass_name = detailed_pass(manifest)
     if pass_name is None:
         return None
+    calls = measured_calls(run, pass_name)["call"].to_numpy(np.int64)
+    work = work_per_call(run, calls) if len(calls) > 1 else np.zeros(len(calls), np.int64)
+    seen: RunLike = run
+    if work.sum() > MOST_WORK:
+        seen = SomeCalls(run, spread_stretches(calls, work, MOST_WORK, STRETCHES))
     model = manifest.model
     sizes = {
         name: int(np.prod(shape)) * _item_bytes(model.feed_dtypes[name]) for name, shape in model.feed_shapes.items()
     }
     return node_times(
-        run,
+        seen,
         manifest.device,
         manifest.ceilings,
         tf32=manifest.uses_tf32,
@@ -302,6 +312,14 @@ def _stretch(manifest: Manifest, idle_ns: float) -> Stretch:
     return Stretch(idle_ns, PROFILED_STRETCH if by_node else TRACED_STRETCH)
 
 
+def _sampled(manifest: Manifest, nodes: NodeTimes | None) -> tuple[int, int] | None:
+    """How many calls the nodes are worked out from, and how many there are; None when it is all of them."""
+    pass_name = detailed_pass(manifest)
+    if nodes is None or pass_name is None or nodes.calls >= manifest.passes[pass_name].measured_calls:
+        return None
+    return nodes.calls, manifest.passes[pass_name].measured_calls
+
+
 def _coverage(nodes: NodeTimes | None) -> float | None:
     if nodes is None or not len(nodes.executions):
         return None
@@ -314,6 +332,12 @@ def _notes(
     manifest: Manifest, bare: LatencyInfo, speed: float, nodes: NodeTimes | None, *, replayed: bool
 ) -> list[str]:
     notes = [*manifest.notes, *bare.notes]
+    sampled = _sampled(manifest, nodes)
+    if sampled is not None:
+        notes.append(
+            f"Nodes, limits and attribution are those of {sampled[0]:,} of the {sampled[1]:,} calls, taken in "
+            f"{STRETCHES} stretches spread over the capture; times and idle causes are of all calls."
+        )
     if bare.traced:
         stretch = _stretch(manifest, 0.0).most
         notes.append(

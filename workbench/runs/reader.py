@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from workbench.errors import RunFolderError
@@ -73,6 +75,43 @@ class RunFolder:
         except (pa.ArrowException, OSError) as error:
             raise RunFolderError(f"Table {file} is damaged ({error}): record or copy the run again.") from None
 
+    def call_rows(
+        self, name: str, columns: Sequence[str], stretches: Sequence[tuple[int, int]], *, between: bool = False
+    ) -> pd.DataFrame:
+        """Rows of some calls, those with a number [first, last) of any stretch; what holds none of them is not read.
+
+        between: also the rows outside every call among and around them, of tables that are sorted by time.
+        Index labels are the places in the whole table. Raises `RunFolderError` when the file is damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = self.folder / f"{name}.parquet"
+        if not file.is_file() or name in self._tables:
+            return self.table(name, columns)
+        try:
+            with pq.ParquetFile(file, memory_map=True) as stored:
+                if "call" not in stored.schema_arrow.names:
+                    return self.table(name, columns)
+                known = [column for column in columns if column in stored.schema_arrow.names]
+                first_row, parts, labels = 0, [], [np.empty(0, np.int64)]
+                bounds = list(_calls_of_groups(stored.metadata))
+                wanted = _groups_of(bounds, stretches)
+                for group, (_, _, rows) in enumerate(bounds):
+                    if group in wanted:
+                        part = stored.read_row_group(group, columns=list({*known, "call"}), use_threads=False)
+                        call = part["call"].to_numpy()
+                        chosen = np.logical_or.reduce([(call >= first) & (call < last) for first, last in stretches])
+                        chosen |= (call < 0) & between
+                        parts.append(part.select(known).filter(pa.array(chosen)))
+                        labels.append(np.flatnonzero(chosen) + first_row)
+                    first_row += rows
+                held = pa.concat_tables(parts) if parts else stored.schema_arrow.empty_table().select(known)
+            frame: pd.DataFrame = to_table(name, held, columns).to_pandas()
+            return frame.set_axis(np.concatenate(labels))
+        except (pa.ArrowException, OSError) as error:
+            raise RunFolderError(f"Table {file} is damaged ({error}): record or copy the run again.") from None
+
     def sql(self, query: str) -> pd.DataFrame:
         """Run a DuckDB query over the Parquet files; every table of the run is a view of its name."""
         import duckdb
@@ -96,6 +135,25 @@ class RunFolder:
         state = "" if self.manifest.complete else ", incomplete"
         where = f"{self.manifest.model.name} on {self.manifest.device.name}{state}"
         return f"<{type(self).__name__} {where}: {self.folder}>"
+
+
+def _calls_of_groups(metadata: Any) -> Iterator[tuple[float, float, int]]:
+    """Lowest and highest call of each row group, without bounds where the file does not say, and its rows."""
+    column = metadata.schema.to_arrow_schema().get_field_index("call")
+    for at in range(metadata.num_row_groups):
+        group = metadata.row_group(at)
+        told = group.column(column).statistics
+        known = told is not None and told.has_min_max
+        yield (told.min if known else -math.inf), (told.max if known else math.inf), group.num_rows
+
+
+def _groups_of(bounds: Sequence[tuple[float, float, int]], stretches: Sequence[tuple[int, int]]) -> set[int]:
+    """Row groups from the first that may hold a call of a stretch to the last, of every stretch."""
+    wanted: set[int] = set()
+    for first, last in stretches:
+        hits = [group for group, (lowest, highest, _) in enumerate(bounds) if first <= highest and last > lowest]
+        wanted.update(range(hits[0], hits[-1] + 1) if hits else ())
+    return wanted
 
 
 def _read_manifest(folder: Path) -> Manifest:

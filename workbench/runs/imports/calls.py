@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from workbench.errors import ConfigError
 from workbench.runs.calls import OUTSIDE, assign_calls
+from workbench.runs.imports.sink import small_database
 from workbench.runs.statistics import median_interval, warmup_length
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class RangeIndex:
             found = self._sql(
                 f"""WITH sums AS (
                     SELECT name, count(*) AS calls, sum(end_ns - start_ns) AS covered,
-                           count(DISTINCT thread) AS threads, max(end_ns) - min(start_ns) AS extent
+                           count(DISTINCT thread)::HUGEINT AS threads, max(end_ns) - min(start_ns) AS extent
                     FROM ranges {where} GROUP BY name HAVING count(*) > 1)
                 SELECT name FROM sums WHERE covered >= {SMALLEST_COVERAGE} * extent AND covered <= threads * extent
                 ORDER BY covered DESC, calls, name LIMIT 1""",
@@ -192,10 +193,8 @@ class RangeIndex:
         return f"choose another, such as {', '.join(map(shown, near))}."
 
     def _sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        import duckdb
-
         path = str(self._file).replace("'", "''")
-        with duckdb.connect(config={"memory_limit": "256MB", "threads": 2}) as database:
+        with small_database("The NVTX ranges") as database:
             database.execute(f"CREATE VIEW ranges AS SELECT * FROM read_parquet('{path}')")
             return list(database.execute(query, values).fetchall())
 

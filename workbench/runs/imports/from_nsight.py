@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ _STREAMED: Final = ("kernels", "launches", "copies", "memsets", "graphs", "cuda_
 _WORK: Final = ("kernels", "copies", "memsets", "graphs", "launches")
 _WHOLE: Final = ("graph_nodes", "diagnostics")  # few rows, and wanted from outside the window too
 _SERIOUS: Final = ("warning", "error", "fatal")
+_MOST_OWNERS: Final = 4
 _MOST_NOTES: Final = 5
 _LONGEST_NOTE: Final = 200
 
@@ -63,7 +65,6 @@ def import_nsight(
             raise SourceError(f"{file.name} holds no device work and no call into CUDA there: nothing can be imported.")
         start_ns, end_ns = window or extent
         calls = Calls.of(np.array([start_ns]), np.array([end_ns]), "the whole window")
-    _place_ranges(draft.folder, pass_name, calls, window)
     if joined is not None:
         joined.write(draft.folder, calls, window, whole=_has(draft, "graph_nodes"))
         draft.providers = joined.providers
@@ -85,18 +86,24 @@ def _subject(file: NsightFile, busiest: dict[tuple[int, int], int], draft: Draft
     }
     if not found:
         if busiest and (selection.process is not None or selection.device is not None):
-            there = ", ".join(f"process {p} on device {d}" for p, d in sorted(busiest))
-            raise ConfigError(f"No kernel was launched there: {file.name} holds {there}.")
+            raise ConfigError(f"No kernel was launched there: choose {_listed(busiest)}, which {file.name} holds.")
         return selection.process, selection.device
     chosen = max(found, key=lambda key: found[key])
     if len(found) > 1:
         draft.info.subject_process, draft.info.subject_device = chosen
-        others = ", ".join(f"process {p} on device {d}" for p, d in sorted(found) if (p, d) != chosen)
+        others = _listed(each for each in found if each != chosen)
         draft.notes.append(
             f"The capture holds several: shares and verdict are of process {chosen[0]} on device {chosen[1]}, whose "
             f"kernels run longest; choose {others} with --process and --device."
         )
     return chosen
+
+
+def _listed(owners: Iterable[tuple[int, int]]) -> str:
+    """Processes and devices in words; a damaged export has as many as rows."""
+    known = sorted(owners)
+    more = f" or {len(known) - _MOST_OWNERS} more" if len(known) > _MOST_OWNERS else ""
+    return ", ".join(f"process {p} on device {d}" for p, d in known[:_MOST_OWNERS]) + more
 
 
 def _write_ranges(file: NsightFile, folder: Path) -> None:
@@ -130,16 +137,17 @@ def _write_streams(
         return finish
 
     present = [name for name in (*_STREAMED, *_WHOLE) if file.has(name)]
+    parts = [_parts(file, name, None if name in _WHOLE else window, placed(name)) for name in present]
+    ranges = folder / "ranges.parquet"
+    all_ranges = ranges.with_suffix(".all")
+    if ranges.is_file():
+        ranges.rename(all_ranges)
+        present.append("ranges")
+        parts.append(_range_parts(all_ranges, pass_name, calls, window))
     with ExitStack() as stack:
         sinks = {name: stack.enter_context(TableSink(folder, name)) for name in present}
-        write_parts(
-            sinks,
-            (
-                part
-                for name in present
-                for part in _parts(file, name, None if name in _WHOLE else window, placed(name))
-            ),
-        )
+        write_parts(sinks, chain.from_iterable(parts))
+    all_ranges.unlink(missing_ok=True)
     if file.has("syncs"):
         callers = pa.concat_tables(waits) if waits else None
 
@@ -154,22 +162,23 @@ def _write_streams(
     return (min(start for start, _ in known), max(end for _, end in known)) if known else None
 
 
-def _place_ranges(folder: Path, pass_name: str, calls: Calls, window: Window | None) -> None:
-    """Give the ranges their pass and call, and leave out what lies outside the window."""
-    file = folder / "ranges.parquet"
-    if not file.is_file():
-        return
-    all_ranges = file.with_suffix(".all")
-    file.rename(all_ranges)
-    with TableSink(folder, "ranges") as sink:
-        for batch in pq.ParquetFile(all_ranges).iter_batches(PART_ROWS):
-            rows = pa.Table.from_batches([batch])
+def _range_parts(file: Path, pass_name: str, calls: Calls | None, window: Window | None) -> Iterator[Part]:
+    """The ranges once more, with their pass and call, without those outside the window. file: all of them."""
+
+    def made(group: int) -> Callable[[], list[pa.Table]]:
+        def make() -> list[pa.Table]:
+            with pq.ParquetFile(file) as stored:
+                rows = stored.read_row_group(group, use_threads=False)
             if window is not None:
                 start, end = rows["start_ns"].to_numpy(), rows["end_ns"].to_numpy()
                 rows = rows.filter(pa.array((start < window.end_ns) & (end >= window.start_ns)))
             call = call_of("ranges", rows, calls)
-            sink.write(complete("ranges", rows.drop_columns(["pass", "call"]), pass_name, call))
-    all_ranges.unlink()
+            return [complete("ranges", rows.drop_columns(["pass", "call"]), pass_name, call)]
+
+        return make
+
+    for group in range(pq.read_metadata(file).num_row_groups):
+        yield Part("ranges", made(group))
 
 
 def _has(draft: Draft, name: str) -> bool:

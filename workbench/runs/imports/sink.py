@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workbench.errors import SourceError
+from workbench.runs.nsight.names import one_line
+from workbench.runs.nsight.source import LONGEST_REASON
 from workbench.runs.schema import TABLES
 from workbench.runs.writer import full_disk_is_said, open_table, to_table
 
+if TYPE_CHECKING:
+    import duckdb
+
 PART_ROWS: Final = 1 << 17  # made by one thread at a time: some tens of megabytes
 READERS: Final = min(4, os.cpu_count() or 1)
-_SORT_MEMORY: Final = "256MB"
+_DATABASE_MEMORY: Final = "256MB"
 
 
 class Part(NamedTuple):
@@ -105,17 +112,31 @@ def complete(name: str, rows: pa.Table, pass_name: str, call: np.ndarray | None 
     return to_table(name, rows)
 
 
-def sort_file(file: Path, name: str, time: str) -> None:
-    """Sort a table's file by time with bounded memory; ties keep their order in the file."""
+@contextmanager
+def small_database(rows: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB in little memory. Raises `SourceError` where that is too little, as for long names that all differ.
+
+    rows: what is worked on, for the message.
+    """
     import duckdb
 
+    try:
+        with duckdb.connect(config={"memory_limit": _DATABASE_MEMORY, "threads": 2}) as database:
+            yield database
+    except duckdb.Error as error:
+        said = one_line(str(error).partition("\n")[0], LONGEST_REASON)
+        raise SourceError(f"{rows} cannot be searched or sorted ({said}): record fewer of them.") from None
+
+
+def sort_file(file: Path, name: str, time: str) -> None:
+    """Sort a table's file by time with bounded memory; ties keep their order in the file."""
     unsorted, in_order = file.with_suffix(".unsorted"), file.with_suffix(".sorted")
     file.rename(unsorted)
     query = (
         f"COPY (SELECT * EXCLUDE (file_row_number) FROM read_parquet({_sql(unsorted)}, file_row_number = true) "
         f'ORDER BY "{time}" NULLS LAST, file_row_number) TO {_sql(in_order)} (FORMAT parquet)'
     )
-    with full_disk_is_said(file), duckdb.connect(config={"memory_limit": _SORT_MEMORY, "threads": 2}) as database:
+    with full_disk_is_said(file), small_database(f"Rows of the table {name}") as database:
         database.execute(f"SET temp_directory = {_sql(file.parent)}")
         database.execute(query)
     unsorted.unlink()

@@ -215,7 +215,7 @@ class NsightFile:
         with self._understood("StringIds"):
             batches = list(self.source.batches("StringIds", ["id", "value"]))
             ids = [integers(batch.column(0), -1) for batch in batches]
-            values = [text for batch in batches for text in batch.column(1).cast(pa.string()).to_pylist()]
+            values = [text for batch in batches for text in batch.column(1).cast(pa.string()).fill_null("").to_pylist()]
         return Names(np.concatenate(ids) if ids else np.empty(0, np.int64), values)
 
     @contextmanager

@@ -23,7 +23,7 @@ from workbench.runs.nsight.names import one_line
 BATCH_ROWS: Final = 65536
 FEWEST_ROW_BYTES: Final = 6
 """Two of the cell's address, its length, row id, and a record header of two; SQLite's file format, section 1.6."""
-LONGEST_TEXT: Final = 1 << 16  # characters; a name stands in every row, and C++ makes names of 10,000
+LONGEST_TEXT: Final = 1 << 14  # characters; C++ makes names of 10,000
 LONGEST_REASON: Final = 160  # characters of what a library says about a file
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
 FOLDER_SUFFIX: Final = ".parquet"
@@ -91,7 +91,9 @@ class SqliteSource:
         """See `Source`."""
         try:
             with closing(sqlite3.connect(self._uri(), uri=True)) as database:
-                first, last = database.execute(f"SELECT min(rowid), max(rowid) FROM {_quoted(table)}").fetchone()
+                # each alone is looked up in the tree; together they would scan the table
+                ends = (f"(SELECT {end}(rowid) FROM {_quoted(table)})" for end in ("min", "max"))
+                first, last = database.execute(f"SELECT {', '.join(ends)}").fetchone()
         except sqlite3.Error:  # a view, or a table without row ids; what is damaged is said when it is read
             return []
         # Row ids further apart than the file has room for rows would make parts without number.
@@ -133,7 +135,7 @@ class SqliteSource:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, pa.ArrowException, OverflowError, UnicodeDecodeError) as error:
+        except (sqlite3.Error, pa.ArrowException, OverflowError, UnicodeDecodeError, MemoryError) as error:
             raise _damaged(self.name, error) from None
         except Exception as error:  # adbc's errors have no base class that is there without adbc
             if type(error).__module__.startswith("adbc"):
@@ -209,5 +211,5 @@ def _plain_text(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _damaged(name: str, error: Exception) -> SourceError:
-    said = one_line(str(error), LONGEST_REASON)
+    said = one_line(str(error) or "it wants more memory than there is", LONGEST_REASON)
     return SourceError(f"The Nsight Systems export {name} cannot be read ({said}): export it again.")

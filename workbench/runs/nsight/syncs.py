@@ -25,10 +25,11 @@ def sync_calls(launches: pa.Table) -> pa.Table:
     if not {*_KEYS, "name"} <= set(launches.column_names):
         return pa.table({"process": pa.array([], pa.int64()), "correlation": pa.array([], pa.int64()),
                          "caller": pa.array([], pa.string())})  # fmt: skip
-    names = launches["name"].cast(pa.string())
-    chosen = launches.select(_KEYS).append_column("name", names).filter(pc.is_in(names, pa.array(list(SYNC_CALLS))))
-    kinds = [SYNC_CALLS[name] for name in chosen["name"].to_pylist()]
-    return chosen.drop_columns("name").append_column("caller", pa.array(kinds, pa.string()))
+    names = launches["name"].combine_chunks().dictionary_encode()
+    kinds = pa.array([SYNC_CALLS.get(name) for name in names.dictionary.to_pylist()], pa.string())
+    return launches.select(_KEYS).append_column("caller", kinds.take(names.indices)).filter(
+        pc.is_valid(kinds).take(names.indices)
+    )
 
 
 def named_by_caller(syncs: pa.Table, launches: pa.Table) -> pa.Table:
