@@ -3,13 +3,14 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from workbench.api import load
+from workbench.api import import_run, load
 from workbench.diagnosis.shares import CLASSES
 from workbench.figures.units import format_ns
 
@@ -31,14 +32,28 @@ def test_make_targets_exist(command):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture
+def received(capture, tmp_path):
+    """A folder with the files that the README's reader was sent."""
+    files = {
+        "service.sqlite": capture("nsight_resnet50_joined.sqlite"),
+        "service.json": capture("ort_profile_resnet50_joined_0.json"),
+        "report.sqlite": capture("nsight_h200_four_classes.sqlite"),
+        "torch.json.gz": ROOT / "tests" / "data" / "captures" / "kineto_resnet50.json.gz",
+    }
+    for name, source in files.items():
+        shutil.copy(source, tmp_path / name)
+    return tmp_path
+
+
 @pytest.mark.slow
-def test_workbench_commands_and_python_run_in_order(tmp_path):
+def test_workbench_commands_and_python_run_in_order(received):
     commands = [shlex.split(c) for c in COMMANDS if c.startswith("workbench ")]
     assert len(commands) >= 4
     assert "wb.profile" in PYTHON
     for command in [*commands, [sys.executable, "-c", PYTHON]]:
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False
+            command, cwd=received, env=environment(), capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
 
@@ -54,6 +69,11 @@ def test_pictures_and_files_exist():
 
 def test_the_printed_example_is_what_the_sample_says():
     assert load("resnet50").summary() in TEXT
+
+
+def test_the_imported_example_is_what_the_capture_says(received):
+    files = [received / "service.sqlite", received / "service.json"]
+    assert import_run(files, range="measure", out=received / "run").summary() in TEXT
 
 
 def test_the_table_of_measured_runs_is_what_the_runs_say(h200):

@@ -61,8 +61,8 @@ def test_a_report_of_nsys_is_imported(tmp_path):
     zoo.write("launch", model, nodes=100)
     watched = [sys.executable, str(workload), str(model), "--profile", str(tmp_path / "p")]
     report = tmp_path / "report.nsys-rep"
-    command = ["nsys", "profile", "--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", f"--output={report}", *watched]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = ["nsys", "profile", "--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", f"--output={report}"]
+    said = subprocess.run([*command, *watched], check=True, capture_output=True, text=True).stdout
     told = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     run = wb.import_run([report, *told["profiles"]], out=tmp_path / "run", range="measure")
     (clock,) = run.manifest.imported.clocks

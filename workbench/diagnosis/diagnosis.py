@@ -61,7 +61,7 @@ class Diagnosis:
     """Verdict, shares and their arithmetic. Times are nanoseconds per call, fractions 0..1; None is "not measured".
 
     attributed: fraction of kernels and copies in the `nodes` pass that lead to a node or a graph input or output; 1 on
-    a CPU, where the nodes themselves are the work.
+    a CPU, where the nodes themselves are the work, None where no node was recorded.
     work_coverage: fraction of node time whose flops and bytes are counted. traced: the measured pieces before they were
     set in proportion to T. missing: what is not known, and why. not_applicable: classes that need a GPU, on a CPU.
     """
@@ -298,7 +298,7 @@ def _missing(manifest: Manifest) -> list[str]:
 
 
 def _attributed(nodes: NodeTimes | None) -> float | None:
-    if nodes is None or not len(nodes.device):
+    if nodes is None or not len(nodes.device) or not len(nodes.executions):
         return None
     return float(nodes.device["cause"].isna().mean())
 

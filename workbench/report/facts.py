@@ -12,7 +12,7 @@ from workbench.diagnosis.verdict import INCONCLUSIVE
 from workbench.figures.classes import COLOURS, label
 from workbench.figures.units import UNKNOWN, format_ns, format_percent
 from workbench.report.redact import without_folders
-from workbench.runs.manifest import Manifest
+from workbench.runs.manifest import WHOLE_WINDOW, Manifest
 
 NOT_APPLICABLE: Final = "not applicable"
 NOT_KNOWN: Final = "not known"
@@ -142,7 +142,9 @@ def headline(diagnosis: Diagnosis, manifest: Manifest) -> str:
     """Verdict, latency and what was run, in one line."""
     name = card(diagnosis, manifest).name
     held = name if name == INCONCLUSIVE else f"held back by {name}"
-    return f"{manifest.model.name} on {manifest.device.name}: {held}, {format_ns(diagnosis.latency.median_ns)} a call"
+    whole = manifest.imported is not None and manifest.imported.calls_marked_by == WHOLE_WINDOW
+    time = f"{format_ns(diagnosis.latency.median_ns)} {'in all' if whole else 'a call'}"
+    return f"{manifest.model.name} on {manifest.device.name}: {held}, {time}"
 
 
 def notes(diagnosis: Diagnosis) -> list[str]:

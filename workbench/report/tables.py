@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
-from workbench.analysis.device_work import rows_of
 from workbench.analysis.kernel_times import KernelTimes
 from workbench.analysis.node_times import NodeTimes
+from workbench.analysis.tables import rows_of
 from workbench.config import RunConfig
 from workbench.diagnosis.diagnosis import Diagnosis
 from workbench.figures.classes import CLASS_OF_LIMIT, COLOURS
@@ -158,7 +158,8 @@ def copy_rows(run: RunFolder, nodes: NodeTimes) -> list[Row]:
         return []
     memories = run.copies.loc[device["row"], ["source", "target"]].set_index(device.index)
     owner = device["node"].map("node " + nodes.executions["name"].astype(str))  # NO_NODE is no row: it has no name
-    what = device["carries"].astype(object).fillna(owner.astype(object)).fillna(device["cause"].astype(object))
+    cause = device["cause"].astype(object) if len(nodes.executions) else UNKNOWN
+    what = device["carries"].astype(object).fillna(owner.astype(object)).fillna(cause)
     table = device[["kind", "bytes"]].join(memories).assign(what=what, ns=device["end_ns"] - device["start_ns"])
     groups = table.groupby(["what", "kind", "source", "target"], dropna=False, sort=False)
     sums = groups[["bytes", "ns"]].sum().assign(count=groups.size()).reset_index().sort_values("ns", ascending=False)

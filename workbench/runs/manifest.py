@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from workbench.runs.schema import SCHEMA_VERSION
 
+WHOLE_WINDOW = "the whole window"
+"""What marks the call of a capture in which nothing else does."""
+
 SourceState = Literal["present", "absent", "failed"]
 
 

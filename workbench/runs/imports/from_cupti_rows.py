@@ -19,7 +19,7 @@ from workbench.errors import ConfigError, SourceError
 from workbench.runs.imports.calls import Calls
 from workbench.runs.imports.draft import Draft
 from workbench.runs.imports.sink import complete
-from workbench.runs.manifest import DeviceInfo, SourceInfo
+from workbench.runs.manifest import WHOLE_WINDOW, DeviceInfo, SourceInfo
 from workbench.runs.nsight.convert import COPY_KINDS, FARTHEST_NS
 from workbench.runs.writer import write_table
 
@@ -45,7 +45,7 @@ def import_cupti_rows(path: Path, draft: Draft, progress: Callable[[str, float],
     ended = max(int(np.max(table["end_ns"])) for table in tables.values())
     for name, table in tables.items():
         write_table(draft.folder, name, complete(name, table, _ACTIVITY, np.zeros(len(table), np.int32)))
-    draft.set_calls(Calls.of(np.array([begun]), np.array([ended]), "the whole window"), _ACTIVITY)
+    draft.set_calls(Calls.of(np.array([begun]), np.array([ended]), WHOLE_WINDOW), _ACTIVITY)
     draft.device = DeviceInfo(kind="cuda", name="a GPU that the rows do not name")
     draft.notes.append("Nothing marks the calls: all of the window counts as one.")
     draft.sources["cupti"] = SourceInfo(state="present")

@@ -15,7 +15,7 @@ from workbench.runs.imports.draft import Draft
 from workbench.runs.imports.profiles import NODES
 from workbench.runs.imports.sink import complete
 from workbench.runs.kineto import PROVIDER, KinetoTrace, read_kineto
-from workbench.runs.manifest import DeviceInfo, SourceInfo
+from workbench.runs.manifest import WHOLE_WINDOW, DeviceInfo, SourceInfo
 from workbench.runs.writer import write_table
 
 _DEVICE_WORK = ("kernels", "copies", "memsets")
@@ -61,7 +61,7 @@ def _whole(trace: KinetoTrace, window: Window | None) -> Calls:
         starts = [int(np.min(table["start_ns"])) for table in parts]
         ends = [int(np.max(_ends(table))) for table in parts]
         window = Window(min(starts), max(ends) + 1)
-    return Calls.of(np.array([window.start_ns]), np.array([window.end_ns]), "the whole window")
+    return Calls.of(np.array([window.start_ns]), np.array([window.end_ns]), WHOLE_WINDOW)
 
 
 def _ends(table: Any) -> Any:

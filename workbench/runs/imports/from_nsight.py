@@ -21,7 +21,7 @@ from workbench.runs.imports.join import join_profiles
 from workbench.runs.imports.profiles import NODES
 from workbench.runs.imports.samples import write_samples
 from workbench.runs.imports.sink import PART_ROWS, Part, TableSink, complete, read_rows, write_parts
-from workbench.runs.manifest import SourceInfo
+from workbench.runs.manifest import WHOLE_WINDOW, SourceInfo
 from workbench.runs.nsight.file import NsightFile, Reading, schema_text
 from workbench.runs.nsight.names import one_line
 from workbench.runs.nsight.syncs import named_by_caller, sync_calls
@@ -64,7 +64,7 @@ def import_nsight(
         if extent is None:
             raise SourceError(f"{file.name} holds no device work and no call into CUDA there: nothing can be imported.")
         start_ns, end_ns = window or extent
-        calls = Calls.of(np.array([start_ns]), np.array([end_ns]), "the whole window")
+        calls = Calls.of(np.array([start_ns]), np.array([end_ns]), WHOLE_WINDOW)
     if joined is not None:
         joined.write(draft.folder, calls, window, whole=_has(draft, "graph_nodes"))
         draft.providers = joined.providers
