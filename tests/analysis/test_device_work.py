@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.analysis import call_windows
-from workbench.analysis.device_work import call_times, contains, device_work, rows_of
+from workbench.analysis.device_work import call_times, contains, device_work
+from workbench.analysis.tables import rows_of
 from workbench.api import load
 
 PARTS = ["work_ns", "exposed_copy_ns", "host_ns", "launch_latency_ns", "sync_ns"]

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from workbench.analysis.device_work import call_times, measured_calls, rows_of
+from workbench.analysis.device_work import call_times
+from workbench.analysis.tables import measured_calls, rows_of
 from workbench.api import load, samples
 from workbench.errors import RunFolderError
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.analysis.device_work import measured_calls, rows_of
+from workbench.analysis.tables import measured_calls, rows_of
 from workbench.diagnosis.diagnosis import Diagnosis, diagnose
 from workbench.figures.classes import COLOURS
 from workbench.figures.latency import latency_series

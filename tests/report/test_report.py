@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from workbench.errors import ConfigError
 from workbench.report import facts
 from workbench.report.html import render_report, write_report
 from workbench.report.levers import levers
+from workbench.report.ranges import MOST_RANGES, nvtx_times, range_rows
 from workbench.report.redact import flat, without_folders
 from workbench.report.text import MOST_LINES, summary
+from workbench.runs.imports import Selection, import_files
 from workbench.runs.manifest import DeviceInfo, PassInfo, SourceInfo
 from workbench.runs.reader import RunFolder
 
@@ -261,6 +263,84 @@ def test_a_run_with_latency_alone_claims_nothing(h200: Path) -> None:
     assert "there is nothing to recompute from" in found.text
     assert "No class is large and clear enough to name a lever." in found.text
     assert "inconclusive" in summary(run, diagnose(run)).splitlines()[0]
+
+
+@pytest.fixture(scope="module")
+def imported(capture: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunFolder]:
+    """Opens a capture under tests/data/captures as a run without nodes; `chosen` is the range to import."""
+
+    def opened(name: str, chosen: str | None = None) -> RunFolder:
+        folder = tmp_path_factory.mktemp("imported") / "run"
+        return RunFolder(import_files([capture(f"{name}.sqlite")], folder, Selection(range=chosen)))
+
+    return opened
+
+
+def test_ranges_stand_between_nodes_and_kernels(imported: Callable[..., RunFolder]) -> None:
+    found = page_of(imported("nsight_h200_four_classes", "launch:measure"))
+    assert [name for name in found.ids if name in ("nodes", "ranges", "kernels")] == ["nodes", "ranges", "kernels"]
+    assert "#ranges" in found.addresses
+    at = found.texts.index("NVTX range")
+    cells = found.texts[at + 6 : at + 18]  # ten calls of 300 kernels each, and the phase around them
+    assert (cells[0], cells[1], cells[3], cells[5]) == ("run", "10", "3,000", "100 %")
+    assert (cells[6], cells[7], cells[9], cells[11]) == ("launch:measure", "1", "0", "0 %")
+    assert "innermost range that was open on its thread when it was launched" in found.text
+
+
+def test_the_table_of_ranges_sums_to_all_kernels(imported: Callable[..., RunFolder]) -> None:
+    run = imported("nsight_h100_two_processes")
+    ranges = nvtx_times(run)
+    assert ranges is not None
+    shown = range_rows(ranges)
+    assert len(shown.longest) == MOST_RANGES
+    assert [row.cells[0] for row in shown.rest] == [
+        f"{len(ranges.times) - 1 - MOST_RANGES:,} other names",
+        "in no range",
+    ]
+    assert sum(int(row.cells[3].replace(",", "")) for row in shown.longest + shown.rest) == len(run.kernels)
+    lines = summary(run, diagnose(run)).splitlines()
+    assert len(lines) <= MOST_LINES
+    at = lines.index(f"Longest ranges, of {len(ranges.times) - 1:,} (kernel time in all):")
+    for line, row in zip(lines[at + 1 : at + 6], shown.longest, strict=False):
+        name, *_, time, share = row.cells
+        assert line.split(maxsplit=4) == [*time.split(), *share.split(), name]
+    assert not lines[at + 6]
+
+
+@pytest.mark.parametrize("folder", ["launch_device", "launch_device_nsys", "resnet50_b1_graph"])
+def test_ranges_that_only_mark_phases_and_calls_are_left_out(h200: Path, folder: str) -> None:
+    run = RunFolder(h200 / folder)
+    assert nvtx_times(run) is None
+    assert "ranges" not in page_of(run).ids
+    assert "Longest ranges" not in summary(run, diagnose(run))
+
+
+class NamedRanges(RunFolder):
+    """A run of whose NVTX ranges all have one name."""
+
+    name = ""
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        found = super().table(name, columns)
+        return found.assign(name=self.name) if name == "ranges" and "name" in found else found
+
+
+def test_names_of_ranges_are_escaped_and_shortened(imported: Callable[..., RunFolder]) -> None:
+    run = NamedRanges(imported("nsight_h200_four_classes", "launch:measure").folder)
+    run.name = f"{HOSTILE}\x1b[2J" + "x" * 500
+    rendered = render_report(run, diagnose(run))
+    assert "<script>alert" not in rendered
+    assert HOSTILE in Page(rendered).text
+    assert "x" * 100 not in Page(rendered).text
+    assert "\x1b" not in summary(run, diagnose(run))
+
+
+def test_the_range_that_marks_the_calls_is_no_reason_for_a_table(imported: Callable[..., RunFolder]) -> None:
+    run = NamedRanges(imported("nsight_h200_four_classes", "launch:measure").folder)
+    run.name = "run"
+    assert run.manifest.imported is not None
+    assert run.manifest.imported.calls_marked_by == "the NVTX range 'run'"
+    assert nvtx_times(run) is None
 
 
 @pytest.mark.parametrize(

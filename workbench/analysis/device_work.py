@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workbench.analysis.call_windows import Spent, Work, connected, share_out, spent
+from workbench.analysis.derived import kept_table
 from workbench.analysis.gaps import UNKNOWN_LAUNCH
 from workbench.analysis.intervals import Intervals, union
 from workbench.analysis.pairing import Rows, launch_rows, taken
@@ -23,7 +24,9 @@ _COLUMNS: Final = (
     "bytes",
 )  # fmt: skip
 _ONLY_IN: Final = {"name": ("kernels",), "kind": ("copies",), "bytes": ("copies", "memsets")}
-_MOST_WORK: Final = 1 << 18  # pieces of device work that are held at once
+CALL_TIMES_VERSION: Final = 1
+"""Raise it when `call_times` changes its meaning: what is kept with a run is then worked out anew."""
+_MOST_WORK: Final = 1 << 17  # pieces of device work that are held at once
 _SIDE_BY_SIDE: Final = 2
 _NONE: Final = np.empty(0, np.int64)
 _NO_CALL: Final = -2  # no row has it; -1 stands for "outside every call"
@@ -105,9 +108,8 @@ def call_times(run: Tables, pass_name: str) -> pd.DataFrame:
     """
     calls = measured_calls(run, pass_name)
     blocks = _blocks(run, calls)
-    if len(blocks) > 1:  # NumPy and Arrow work outside the interpreter's lock, so that two blocks go side by side
-        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-            return pd.concat(pool.map(lambda block: call_times(SomeCalls(run, [block]), pass_name), blocks))
+    if len(blocks) > 1:
+        return kept_table(run, f"calls-{pass_name}", CALL_TIMES_VERSION, lambda: _in_blocks(run, pass_name, blocks))
     order = np.argsort(calls["start_ns"].to_numpy(np.int64), kind="stable")
     numbers, starts, durations = (calls[name].to_numpy(np.int64)[order] for name in ("call", "start_ns", "duration_ns"))
     windows, window_of_call = connected(starts, starts + durations)
@@ -115,7 +117,13 @@ def call_times(run: Tables, pass_name: str) -> pd.DataFrame:
     shared = {name: share_out(values, window_of_call) for name, values in totals.items()}
     table = pd.DataFrame({"wall_ns": sum(shared[name] for name in _PIECES), **shared}, dtype="int64")
     in_order = table.take(np.argsort(order))
-    return in_order.set_index(pd.Index(calls["call"].to_numpy(), name="call"))
+    return in_order.set_index(pd.Index(calls["call"].to_numpy(np.int64), name="call"))
+
+
+def _in_blocks(run: Tables, pass_name: str, blocks: Sequence[tuple[int, int]]) -> pd.DataFrame:
+    """NumPy and Arrow work outside the interpreter's lock, so that two blocks go side by side."""
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        return pd.concat(pool.map(lambda block: call_times(SomeCalls(run, [block]), pass_name), blocks))
 
 
 def _blocks(run: Tables, calls: pd.DataFrame) -> list[tuple[int, int]]:

@@ -39,7 +39,7 @@ class NodeTimes:
     """All of one pass, measured calls only.
 
     executions: rows of table `nodes` with their work, `compute_ns`, `memory_ns` and `device_ns`, and below them the
-    executions in replays of a CUDA graph (`workbench.analysis.replays`). device: device work with `node` (row position
+    executions in replays of a CUDA graph, `replayed` (`workbench.analysis.replays`). device: device work with `node` (row position
     in `executions`), `carries`, `cause`, `own_ns` and `limit` (null for copies between host and device). nodes: one row
     per graph node with times per call. calls: how many calls all this is over. outside_ns: device time per call that
     leads to no node, by limit.
@@ -69,7 +69,7 @@ def node_times(
     """
     calls = measured_calls(run, pass_name)["call"].to_numpy()
     nodes = rows_of(run, "nodes", pass_name)
-    executions = nodes[nodes["call"].isin(calls)]
+    executions = nodes[nodes["call"].isin(calls)].assign(replayed=False)
     if device.kind == "cuda":
         done = device_work(run, pass_name)
         if not (inside := done["call"].isin(calls).to_numpy()).all():

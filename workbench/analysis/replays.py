@@ -42,6 +42,8 @@ def lead_back(
 ) -> Replays:
     """Attribute replayed work that no executed node launched.
 
+    Executions in replays have `replayed` True; the caller gives the others False.
+
     work: device work with `call`, `start_ns`, `process`, `correlation` and `graph_node` (null where not replayed).
     found: its attribution (`workbench.analysis.attribution.attribute`) to `executions`. executions: the measured rows
     of `nodes`, whose index labels are those of `nodes`; nodes: of every call, for the capture lies in a warm-up call.
@@ -99,7 +101,7 @@ def _with_executions(
     owner[owner == NO_NODE] = len(executions) + groups.ngroup().to_numpy()
     node = found["node"].to_numpy().copy()
     node[rows] = owner
-    return Replays(found.assign(node=node), pd.concat([executions, added.assign(duration_ns=0)], ignore_index=True))
+    return Replays(found.assign(node=node), pd.concat([executions, added.assign(duration_ns=0, replayed=True)], ignore_index=True))
 
 
 def _rows_of_graph_nodes(table: pd.DataFrame, graph_nodes: pd.DataFrame, column: str) -> NDArray[np.int64]:

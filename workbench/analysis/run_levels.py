@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import numpy as np
 import pandas as pd
 
+from workbench.analysis.derived import DERIVED
 from workbench.analysis.device_work import HOST_COPIES, contains
 from workbench.analysis.dominant import Int32, Int64
 from workbench.analysis.intervals import union
@@ -19,9 +20,6 @@ from workbench.analysis.spans import depths
 from workbench.analysis.tables import Tables, rows_of
 from workbench.runs.schema import PASSES
 from workbench.version import __version__
-
-DERIVED: Final = "derived"
-"""Folder inside a run folder for what is worked out from its tables and may be removed at any time."""
 
 MOST_LANES: Final = 48  # more do not fit a screen, and each would have too few marks
 _MOST_DEPTHS: Final = 6

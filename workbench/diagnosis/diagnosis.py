@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from workbench.analysis.conditions import disturbances
@@ -41,7 +42,7 @@ from workbench.errors import RunFolderError
 from workbench.runs.manifest import LatencyInfo, Manifest
 
 ACTIVITY_PASS: Final = "activity"
-MOST_WORK: Final = 1 << 17
+MOST_WORK: Final = 1 << 16
 """Pieces of device work that nodes, limits and attribution are worked out from; more are sampled by calls."""
 STRETCHES: Final = 4
 _GPU_ONLY: Final = ("pcie", "sync")
@@ -117,7 +118,7 @@ def diagnose(run: DiagnosedRun) -> Diagnosis:
         return _diagnose_cpu(manifest, manifest.latency, _nodes(run))
     if manifest.imported is not None and manifest.imported.subject_process is not None:
         run = Restricted(run, manifest.imported.subject_process, manifest.imported.subject_device)
-    return _diagnose_gpu(run, manifest, manifest.latency, _nodes(run))
+    return _diagnose_gpu(run, manifest, manifest.latency)
 
 
 def detailed_pass(manifest: Manifest) -> str | None:
@@ -160,10 +161,16 @@ def _item_bytes(dtype: str) -> int:
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo, nodes: NodeTimes | None) -> Diagnosis:
-    missing = _missing(manifest)
+def _traced_calls(run: DiagnosedRun) -> pd.DataFrame | None:
+    """What each call spent, of the first pass that saw the device work; None when none did."""
     times = (call_times(run, name) for name in (ACTIVITY_PASS, NODES_PASS))
-    traced_calls = next((table for table in times if len(table) and table["work_ns"].any()), None)
+    return next((table for table in times if len(table) and table["work_ns"].any()), None)
+
+
+def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo) -> Diagnosis:
+    missing = _missing(manifest)
+    nodes = _nodes(run)
+    traced_calls = _traced_calls(run)
     attributed = _attributed(nodes)
     if traced_calls is None:
         return _unknown(bare, missing, "no pass recorded what the device did", nodes)

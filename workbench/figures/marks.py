@@ -45,6 +45,7 @@ def timeline_marks(
     """
     chosen = calls["call"]
     executions = nodes.executions[nodes.executions["call"].isin(chosen)]
+    executions = executions[~executions["replayed"]]  # the host did nothing for these
     device = nodes.device[nodes.device["call"].isin(chosen)]
     parts = [
         _part("calls", calls, name=[f"call {call}" for call in chosen], classes=None),

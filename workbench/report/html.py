@@ -28,6 +28,7 @@ from workbench.figures.units import format_percent
 from workbench.report import facts, tables
 from workbench.report.levers import levers
 from workbench.report.pictures import pictures
+from workbench.report.ranges import nvtx_times, range_rows
 from workbench.report.redact import without_folders
 from workbench.runs.reader import RunFolder
 from workbench.runs.writer import full_disk_is_said
@@ -81,6 +82,7 @@ def render_report(run: RunFolder, diagnosis: Diagnosis) -> str:
     page_js = _template_file("report.js")
     nodes = diagnosis.nodes
     kernels = kernel_times(run)
+    ranges = nvtx_times(run)
     environment = Environment(
         loader=PackageLoader("workbench.report"),
         autoescape=True,
@@ -103,6 +105,7 @@ def render_report(run: RunFolder, diagnosis: Diagnosis) -> str:
         counters=tables.counter_rows(diagnosis),
         levers=levers(diagnosis, manifest.config, kind),
         nodes=tables.node_rows(nodes) if nodes is not None else [],
+        ranges=range_rows(ranges) if ranges is not None else None,
         kernels=tables.kernel_rows(kernels) if kernels is not None else [],
         kernels_from=tables.kernels_from(kernels) if kernels is not None else "",
         copies=tables.copy_rows(run, nodes) if nodes is not None else [],

@@ -172,7 +172,7 @@ def copy_rows(run: RunFolder, nodes: NodeTimes) -> list[Row]:
                 f"{copy['count'] / nodes.calls:.3g}",
                 format_bytes(copy["bytes"] / nodes.calls),
                 format_ns(copy["ns"] / nodes.calls),
-                format_bytes_per_s(copy["bytes"] / copy["ns"] * 1e9),
+                format_bytes_per_s(copy["bytes"] / copy["ns"] * 1e9 if copy["ns"] else None),
             ]
         )
         for copy in sums.to_dict("records")

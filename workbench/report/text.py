@@ -7,6 +7,7 @@ from typing import Final
 from workbench.diagnosis.diagnosis import Diagnosis
 from workbench.figures.units import format_ns, format_percent
 from workbench.report import facts
+from workbench.report.ranges import nvtx_times
 from workbench.report.redact import without_folders
 from workbench.runs.manifest import Manifest
 from workbench.runs.reader import RunFolder
@@ -14,11 +15,12 @@ from workbench.runs.reader import RunFolder
 MOST_LINES: Final = 25
 _BAR: Final = 30
 _NODES: Final = 5
+_RANGES: Final = 5
 _WIDTH: Final = 118
 
 
 def summary(run: RunFolder, diagnosis: Diagnosis) -> str:
-    """Headline, shares, the longest nodes, what was missing, notes."""
+    """Headline, shares, the longest nodes or else ranges, what was missing, notes."""
     manifest = run.manifest
     card = facts.card(diagnosis, manifest)
     lines = [facts.headline(diagnosis, manifest)]
@@ -26,7 +28,7 @@ def summary(run: RunFolder, diagnosis: Diagnosis) -> str:
         lines.append(f"  {card.sub_cause}")
     lines += [f"  {card.reason}", f"  {card.confidence}", ""]
     lines += _share_lines(diagnosis, manifest)
-    lines += _node_lines(diagnosis)
+    lines += _node_lines(diagnosis) or _range_lines(run)
     said = [f"missing: {without_folders(text)}" for text in diagnosis.missing]
     said += [f"note: {text}" for text in facts.notes(diagnosis)]
     room = MOST_LINES - len(lines) - 1
@@ -60,6 +62,22 @@ def _node_lines(diagnosis: Diagnosis) -> list[str]:
         share = format_percent(node["time_ns"] / total)
         name = _shortened(f"{node['name']} ({node['op_type']})")
         lines.append(f"  {format_ns(node['time_ns']):>8}  {share:>7}  {node['limit']:<12}  {name}")
+    return lines
+
+
+def _range_lines(run: RunFolder) -> list[str]:
+    ranges = nvtx_times(run)
+    if ranges is None:
+        return []
+    named = ranges.times[ranges.times["name"].notna()]
+    total = int(ranges.times["device_ns"].sum())
+    if not named["device_ns"].any():
+        return []
+    lines = ["", f"Longest ranges, of {len(named):,} (kernel time in all):"]
+    for name, device_ns in (
+        named.loc[named["device_ns"] > 0, ["name", "device_ns"]].head(_RANGES).itertuples(index=False)
+    ):
+        lines.append(f"  {format_ns(device_ns):>8}  {format_percent(device_ns / total):>7}  {_shortened(name)}")
     return lines
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from workbench.errors import RunFolderError
@@ -45,6 +46,19 @@ class RunFolder:
     def has(self, name: str) -> bool:
         """Whether the run holds the table `name` at all."""
         return (self.folder / f"{name}.parquet").is_file()
+
+    def rows(self, name: str) -> int:
+        """How many rows the table `name` has, as its file says; raises `RunFolderError` when that is damaged."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self.has(name):
+            return 0
+        file = self.folder / f"{name}.parquet"
+        try:
+            return int(pq.read_metadata(file).num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise RunFolderError(f"Table {file} is damaged ({error}): record or copy the run again.") from None
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The table `name` with the declared columns, or only those chosen, in the order of `columns`.
@@ -88,11 +102,11 @@ class RunFolder:
 
         file = self.folder / f"{name}.parquet"
         if not file.is_file() or name in self._tables:
-            return self.table(name, columns)
+            whole = self.table(name)
+            kept = _of_calls(whole["call"].to_numpy(np.int64), stretches, between)
+            return whole.loc[kept, list(columns)]
         try:
             with pq.ParquetFile(file, memory_map=True) as stored:
-                if "call" not in stored.schema_arrow.names:
-                    return self.table(name, columns)
                 known = [column for column in columns if column in stored.schema_arrow.names]
                 first_row, parts, labels = 0, [], [np.empty(0, np.int64)]
                 bounds = list(_calls_of_groups(stored.metadata))
@@ -100,9 +114,7 @@ class RunFolder:
                 for group, (_, _, rows) in enumerate(bounds):
                     if group in wanted:
                         part = stored.read_row_group(group, columns=list({*known, "call"}), use_threads=False)
-                        call = part["call"].to_numpy()
-                        chosen = np.logical_or.reduce([(call >= first) & (call < last) for first, last in stretches])
-                        chosen |= (call < 0) & between
+                        chosen = _of_calls(part["call"].to_numpy(), stretches, between)
                         parts.append(part.select(known).filter(pa.array(chosen)))
                         labels.append(np.flatnonzero(chosen) + first_row)
                     first_row += rows
@@ -145,6 +157,13 @@ def _calls_of_groups(metadata: Any) -> Iterator[tuple[float, float, int]]:
         told = group.column(column).statistics
         known = told is not None and told.has_min_max
         yield (told.min if known else -math.inf), (told.max if known else math.inf), group.num_rows
+
+
+def _of_calls(call: NDArray[Any], stretches: Sequence[tuple[int, int]], between: bool) -> NDArray[np.bool_]:
+    chosen = (call < 0) & between
+    for first, last in stretches:
+        chosen |= (call >= first) & (call < last)
+    return chosen
 
 
 def _groups_of(bounds: Sequence[tuple[float, float, int]], stretches: Sequence[tuple[int, int]]) -> set[int]:

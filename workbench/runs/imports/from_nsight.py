@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -43,16 +44,17 @@ def import_nsight(
     """Fill the draft's folder with the export's tables; raises `SourceError` and `ConfigError`."""
     selection = draft.selection
     file = NsightFile(export, process=selection.process, device=selection.device)
-    busiest = file.busiest()
-    process, device = _subject(file, busiest, draft)
-    draft.device = file.device_info(process, device)
     draft.info.files.append(described(export, "nsight", schema_text(file.schema_version)))
     draft.info.files += [described(profile, "ort profile") for profile in profiles]
     if not file.has_epoch:
         draft.notes.append("The export does not say when it began: its times count from 0.")
     file.context.end_ns = file.end_ns
     progress("ranges", 0.0)
-    _write_ranges(file, draft.folder)
+    with ThreadPoolExecutor(1) as beside:
+        busiest = beside.submit(file.busiest)
+        _write_ranges(file, draft.folder)
+    process, device = _subject(file, busiest.result(), draft)
+    draft.device = file.device_info(process, device)
     ranges = RangeIndex(draft.folder / "ranges.parquet") if _has(draft, "ranges") else None
     window = find_phase(ranges, draft)
     joined = join_profiles(file, profiles, draft, process)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from workbench.errors import ConfigError
 from workbench.runs.imports.draft import CeilingsOf, Draft, Selection, described
 from workbench.runs.imports.from_cupti_rows import import_cupti_rows
@@ -66,6 +68,7 @@ def import_files(
             draft.info.files += [described(profile, "ort profile") for profile in captures.profiles]
             import_profiles(captures.profiles, draft, progress)
         draft.finish(ceilings_of)
+        pa.default_memory_pool().release_unused()  # batches leave room behind that the analysis may need
     return target
 
 
