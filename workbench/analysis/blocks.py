@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from workbench.analysis.tables import Tables, rows_of
 from workbench.errors import RunFolderError
-from workbench.runs.reader import RunFolder
+from workbench.runs.reader import RunFolder, only_value
 from workbench.runs.schema import TABLES
 from workbench.runs.writer import to_table
 
@@ -57,7 +57,7 @@ def distinct(run: Tables, name: str, pass_name: str, column: str, rows: int = BL
     """The values of one column but for null; of a pass without rows it may be that of the others."""
     if _is_stored(run, name):
         with _opened(run.folder / f"{name}.parquet") as file:
-            if (only := _only_value(file.metadata, column)) is not None:
+            if (only := only_value(file.metadata, column)) is not None:
                 return {only}
     found = (pc.unique(block[column]).drop_null() for block in blocks(run, name, pass_name, [column], rows))
     return {value for each in found for value in each.to_pylist()}
@@ -88,24 +88,12 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _stored(file: pq.ParquetFile, name: str, pass_name: str, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
-    mixed = _only_value(file.metadata, "pass") != pass_name
+    mixed = only_value(file.metadata, "pass") != pass_name
     wanted = [*columns, "pass"] if mixed else list(columns)
     held = [column for column in wanted if column in file.schema_arrow.names]
     for groups in _row_groups(file.metadata, rows):
         table = to_table(name, file.read_row_groups(groups, columns=held), wanted)
         yield from _cut(_of_pass(table, pass_name) if mixed else table, rows)
-
-
-def _only_value(metadata: pq.FileMetaData, column: str) -> object:
-    """The value of a column that has no other, nor null, as the statistics of the file say; None where they do not."""
-    at = metadata.schema.to_arrow_schema().get_field_index(column)
-    values = set()
-    for group in range(metadata.num_row_groups if at >= 0 else 0):
-        told = metadata.row_group(group).column(at).statistics
-        if told is None or not told.has_min_max or told.null_count != 0:
-            return None
-        values |= {told.min, told.max}
-    return values.pop() if len(values) == 1 else None
 
 
 def _row_groups(metadata: pq.FileMetaData, rows: int) -> Iterator[list[int]]:

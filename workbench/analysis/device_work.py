@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from workbench.analysis.call_windows import Spent, Work, connected, share_out, spent
@@ -123,7 +124,9 @@ def call_times(run: Tables, pass_name: str) -> pd.DataFrame:
 def _in_blocks(run: Tables, pass_name: str, blocks: Sequence[tuple[int, int]]) -> pd.DataFrame:
     """NumPy and Arrow work outside the interpreter's lock, so that two blocks go side by side."""
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-        return pd.concat(pool.map(lambda block: call_times(SomeCalls(run, [block]), pass_name), blocks))
+        table = pd.concat(pool.map(lambda block: call_times(SomeCalls(run, [block]), pass_name), blocks))
+    pa.default_memory_pool().release_unused()  # Arrow keeps what the blocks needed, which may be the most of a process
+    return table
 
 
 def _blocks(run: Tables, calls: pd.DataFrame) -> list[tuple[int, int]]:

@@ -39,10 +39,10 @@ class NodeTimes:
     """All of one pass, measured calls only.
 
     executions: rows of table `nodes` with their work, `compute_ns`, `memory_ns` and `device_ns`, and below them the
-    executions in replays of a CUDA graph, `replayed` (`workbench.analysis.replays`). device: device work with `node` (row position
-    in `executions`), `carries`, `cause`, `own_ns` and `limit` (null for copies between host and device). nodes: one row
-    per graph node with times per call. calls: how many calls all this is over. outside_ns: device time per call that
-    leads to no node, by limit.
+    executions in replays of a CUDA graph, `replayed` (`workbench.analysis.replays`). device: device work with `node`
+    (row position in `executions`), `carries`, `cause`, `own_ns` and `limit` (null for copies between host and device).
+    nodes: one row per graph node with times per call. calls: how many calls all this is over. outside_ns: device time
+    per call that leads to no node, by limit.
     """
 
     executions: pd.DataFrame

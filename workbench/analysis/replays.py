@@ -101,7 +101,8 @@ def _with_executions(
     owner[owner == NO_NODE] = len(executions) + groups.ngroup().to_numpy()
     node = found["node"].to_numpy().copy()
     node[rows] = owner
-    return Replays(found.assign(node=node), pd.concat([executions, added.assign(duration_ns=0, replayed=True)], ignore_index=True))
+    added = added.assign(duration_ns=0, replayed=True)
+    return Replays(found.assign(node=node), pd.concat([executions, added], ignore_index=True))
 
 
 def _rows_of_graph_nodes(table: pd.DataFrame, graph_nodes: pd.DataFrame, column: str) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ import onnx
 import pandas as pd
 from numpy.typing import NDArray
 
-from workbench.analysis.tables import WORK_TABLES, Tables
+from workbench.analysis.tables import WORK_TABLES, KnowsPasses, Tables
 from workbench.runs.schema import TABLES
 
 Stretch = tuple[int, int]
@@ -43,6 +43,10 @@ class SomeCalls:
 
     def __init__(self, run: Tables, stretches: Sequence[Stretch]) -> None:
         self._run, self._stretches = run, list(stretches)
+
+    def only_pass(self, name: str) -> str | None:
+        """The pass that recorded every row of the whole table, where the run knows it."""
+        return self._run.only_pass(name) if isinstance(self._run, KnowsPasses) else None
 
     @property
     def graph(self) -> onnx.ModelProto | None:

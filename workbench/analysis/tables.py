@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -18,11 +18,21 @@ class Tables(Protocol):
         """The table with its declared columns, or with those chosen; empty when the run lacks it."""
 
 
+@runtime_checkable
+class KnowsPasses(Protocol):
+    """Tables that know which pass recorded them without being read."""
+
+    def only_pass(self, name: str) -> str | None:
+        """The pass that recorded every row of the table; None where there are several, or none, or it is not known."""
+
+
 def rows_of(run: Tables, name: str, pass_name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The rows of one table that one pass recorded, with all columns or those chosen; index labels are the table's.
 
     Chosen columns alone are read from the file. Where the pass recorded every row, nothing is copied.
     """
+    if columns is not None and isinstance(run, KnowsPasses) and run.only_pass(name) == pass_name:
+        return run.table(name, columns)
     table = run.table(name) if columns is None else run.table(name, ["pass", *columns])
     mine = (table["pass"] == pass_name).to_numpy()
     if columns is not None:

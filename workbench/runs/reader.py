@@ -34,6 +34,7 @@ class RunFolder:
         self.folder = Path(folder)
         self.manifest = _read_manifest(self.folder)
         self._tables: dict[str, pd.DataFrame] = {}
+        self._only_passes: dict[str, str | None] = {}
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         if name in TABLES:
@@ -89,6 +90,19 @@ class RunFolder:
         except (pa.ArrowException, OSError) as error:
             raise RunFolderError(f"Table {file} is damaged ({error}): record or copy the run again.") from None
 
+    def only_pass(self, name: str) -> str | None:
+        """The pass that recorded every row of a table, as the statistics of its file say; None where they do not."""
+        if name not in self._only_passes:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            try:
+                found = only_value(pq.read_metadata(self.folder / f"{name}.parquet"), "pass")
+            except (pa.ArrowException, OSError):  # what is wrong is said when the table is read
+                found = None
+            self._only_passes[name] = found if isinstance(found, str) else None
+        return self._only_passes[name]
+
     def call_rows(
         self, name: str, columns: Sequence[str], stretches: Sequence[tuple[int, int]], *, between: bool = False
     ) -> pd.DataFrame:
@@ -115,7 +129,8 @@ class RunFolder:
                     if group in wanted:
                         part = stored.read_row_group(group, columns=list({*known, "call"}), use_threads=False)
                         chosen = _of_calls(part["call"].to_numpy(), stretches, between)
-                        parts.append(part.select(known).filter(pa.array(chosen)))
+                        part = part.select(known)
+                        parts.append(part if chosen.all() else part.filter(pa.array(chosen)))
                         labels.append(np.flatnonzero(chosen) + first_row)
                     first_row += rows
                 held = pa.concat_tables(parts) if parts else stored.schema_arrow.empty_table().select(known)
@@ -147,6 +162,18 @@ class RunFolder:
         state = "" if self.manifest.complete else ", incomplete"
         where = f"{self.manifest.model.name} on {self.manifest.device.name}{state}"
         return f"<{type(self).__name__} {where}: {self.folder}>"
+
+
+def only_value(metadata: Any, column: str) -> object:
+    """The value of a column that has no other, nor null, as a Parquet file's statistics say; None where they do not."""
+    at = metadata.schema.to_arrow_schema().get_field_index(column)
+    values = set()
+    for group in range(metadata.num_row_groups if at >= 0 else 0):
+        told = metadata.row_group(group).column(at).statistics
+        if told is None or not told.has_min_max or told.null_count != 0:
+            return None
+        values |= {told.min, told.max}
+    return values.pop() if len(values) == 1 else None
 
 
 def _calls_of_groups(metadata: Any) -> Iterator[tuple[float, float, int]]:
