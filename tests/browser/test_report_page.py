@@ -85,7 +85,7 @@ def opened(context: Any, h200: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_every_figure_is_drawn_without_a_complaint(opened: Opened) -> None:
     places = opened.page.locator("[data-figure]")
-    assert places.count() == 6
+    assert places.count() == 7
     for at in range(6):
         assert places.nth(at).locator("svg.main-svg").count() > 0
         assert places.nth(at).locator(".trace, .bars, .lines path").count() > 0

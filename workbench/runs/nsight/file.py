@@ -31,7 +31,7 @@ _SMALL_ROWS: Final = 10_000  # of a table that describes the capture
 _DESCRIBING: Final = ("ENUM_", "TARGET_INFO_", "META_DATA_", "ANALYSIS_", "NVTX_PAYLOAD_", "GENERIC_EVENT_", "sqlite_")
 _KNOWN: Final = frozenset(
     ("StringIds", "PROCESSES", "ThreadNames", "ProcessStreams", "PROFILER_OVERHEAD", "CUPTI_ACTIVITY_KIND_OVERHEAD",
-     "CUDA_GRAPH_EVENTS")
+     "CUDA_GRAPH_EVENTS", "OSRT_CALLCHAINS", "CUDA_CALLCHAINS", "SAMPLING_CALLCHAINS")
 )  # fmt: skip
 
 
