@@ -5,6 +5,7 @@ The expected numbers were counted with SQL in the exports, or are what the recor
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import sqlite3
@@ -118,6 +119,23 @@ def test_gpu_metrics_are_counters(imported, capture):
     assert 300 < clock.max() < 2100
 
 
+def test_gpu_metrics_are_in_the_samples_and_in_the_figures(imported):
+    run = imported(METRICS, range="compute:measure")
+    samples = run.samples
+    shown = {"sm_clock_mhz", "tensor_active_percent", "dram_read_bandwidth_percent", "pcie_rx_throughput_percent"}
+    assert shown <= set(samples["metric"])
+    counters = run.table("counters")
+    for metric in ("tensor_active_percent", "pcie_rx_throughput_percent"):
+        means = [table.loc[table["metric"] == metric, "value"].mean() for table in (counters, samples)]
+        assert means[0] == pytest.approx(means[1], rel=0.2)
+    titles = " ".join(str(axis.title.text) for axis in run.figures["samples"].select_yaxes())
+    for words in ("tensor cores", "DRAM reads", "DRAM writes", "PCIe to GPU", "SM clock"):
+        assert words in titles
+    pcie = next(each for each in run.diagnosis.corroboration if each.counter == "PCIe traffic")
+    assert 0.05 < pcie.measured < 1
+    assert pcie.agrees
+
+
 @pytest.mark.parametrize("name", JOINED)
 def test_clocks_are_joined_to_within_the_residual(imported, name):
     run = imported(*JOINED[name])
@@ -216,6 +234,37 @@ def test_a_truncated_profile_is_flagged(capture, tmp_path):
     assert "4,711" in run.report(tmp_path / "report.html").read_text()
 
 
+def test_a_trace_of_pytorch_is_a_run(tmp_path):
+    run = wb.import_run(CAPTURES / "kineto_resnet50.json.gz", out=tmp_path / "run")
+    assert run.manifest.device.name == "NVIDIA H200"
+    assert run.manifest.imported.calls_marked_by == "the profiler's steps"
+    assert len(run.latency) == 4
+    assert run.manifest.providers == ["PyTorch"]
+    assert run.diagnosis.attributed > 0.99
+    device = run.diagnosis.nodes.device
+    kernels = device[device["table"] == "kernels"]
+    owner = run.diagnosis.nodes.executions.loc[kernels["node"], "op_type"].astype(str).to_numpy()
+    convolving = kernels["name"].astype(str).str.contains("fprop|implicit_gemm").to_numpy()
+    assert set(owner[convolving]) == {"aten::cudnn_convolution"}
+    per_step = kernels.groupby("call").size()
+    assert per_step.nunique() == 1  # the same network in every step
+    with gzip.open(CAPTURES / "kineto_resnet50.json.gz") as file:
+        events = json.load(file)["traceEvents"]
+    assert len(run.kernels) == sum(event.get("cat") == "kernel" for event in events)
+    longest = max((event for event in events if event.get("cat") == "kernel"), key=lambda event: event["dur"])
+    assert (run.kernels["end_ns"] - run.kernels["start_ns"]).max() == round(longest["dur"] * 1000)
+
+
+@pytest.mark.parametrize(
+    "name", [f"ort_profile_h200_{family}.json" for family in ("compute", "memory", "launch")] + [TWO, METRICS, FOUR]
+)
+def test_every_capture_is_a_run_with_a_report(imported, tmp_path, name):
+    run = imported(name)
+    assert len(run.latency) >= 1
+    assert run.report(tmp_path / "report.html").stat().st_size < 3_000_000
+    assert "\n" in run.summary()
+
+
 @pytest.mark.parametrize("family", ["compute", "memory", "pcie", "launch"])
 def test_rows_of_cupti_records_are_a_run(imported, family):
     run = imported(f"cupti_h200_{family}.json")
@@ -237,6 +286,22 @@ def test_a_newer_schema_opens_and_says_what_was_skipped(capture, tmp_path):
     assert "CUPTI_ACTIVITY_KIND_MEMSET lacks the column end" in said
     assert len(run.kernels) == 4121
     assert not run.has("memsets")
+
+
+def test_an_export_that_writes_zero_for_nothing(capture, tmp_path):
+    file = tmp_path / "older.sqlite"
+    shutil.copy(capture(FOUR), file)
+    with closing(sqlite3.connect(file)) as export:
+        for table in ("KERNEL", "MEMCPY", "MEMSET"):
+            export.execute(f"UPDATE CUPTI_ACTIVITY_KIND_{table} SET graphNodeId = 0")
+        export.execute("UPDATE META_DATA_EXPORT SET value = '2.7.1' WHERE name = 'EXPORT_SCHEMA_VERSION'")
+        export.execute("UPDATE NVTX_EVENTS SET text = (SELECT value FROM StringIds WHERE id = textId)")
+        export.execute("ALTER TABLE NVTX_EVENTS DROP COLUMN textId")
+        export.commit()
+    run = wb.import_run(file, out=tmp_path / "run", range="pcie:measure")
+    assert run.kernels["graph_node"].isna().all()
+    assert run.diagnosis.verdict.name == "pcie"
+    assert run.manifest.imported.skipped == []
 
 
 def test_rows_out_of_order_are_sorted(capture, tmp_path):

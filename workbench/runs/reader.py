@@ -84,7 +84,8 @@ class RunFolder:
                 table = declared.empty_table().select(list(columns))
             else:
                 stored = pq.read_schema(file).names
-                table = to_table(name, pq.read_table(file, columns=[c for c in columns if c in stored]), columns)
+                known = pq.read_table(file, columns=[c for c in columns if c in stored], memory_map=True)
+                table = to_table(name, known, columns)
             frame: pd.DataFrame = table.to_pandas()
             return frame
         except (pa.ArrowException, OSError) as error:

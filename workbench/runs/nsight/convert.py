@@ -70,6 +70,12 @@ def _small(values: pa.Array, context: Context) -> pa.Array:
     return as_int64(values).cast(pa.int32())
 
 
+def _id(values: pa.Array, context: Context) -> pa.Array:
+    """Ids count from 1; exports that know no null write 0 for none."""
+    numbers = as_int64(values)
+    return pc.if_else(pc.equal(numbers, 0), None, numbers)
+
+
 def _time(values: pa.Array, context: Context) -> pa.Array:
     return pc.add(as_int64(values), context.epoch_ns)
 
@@ -131,7 +137,7 @@ _ON_DEVICE: Final[dict[str, Rule]] = {
     "stream": (("streamId",), _integer),
     **_CORRELATION,
 }
-_IN_GRAPH: Final[dict[str, Rule]] = {**_ON_DEVICE, "graph_node": (("graphNodeId",), _integer)}
+_IN_GRAPH: Final[dict[str, Rule]] = {**_ON_DEVICE, "graph_node": (("graphNodeId",), _id)}
 _HOST_CALL: Final[dict[str, Rule]] = {**_OF_THREAD, **_SPAN, **_CORRELATION, "name": (("nameId",), _api)}
 
 SHAPES: Final[dict[str, Shape]] = {
@@ -184,8 +190,8 @@ SHAPES: Final[dict[str, Shape]] = {
         {
             **_OF_THREAD,
             "time_ns": (("start",), _time),
-            "graph_node": (("graphNodeId",), _integer),
-            "origin": (("originalGraphNodeId",), _integer),
+            "graph_node": (("graphNodeId",), _id),
+            "origin": (("originalGraphNodeId",), _id),
         },
     ),
     "cuda_events": Shape(
