@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from workbench.analysis.call_windows import Spent, Work, connected, share_out, spent
@@ -18,6 +17,7 @@ from workbench.analysis.intervals import Intervals, union
 from workbench.analysis.pairing import Rows, launch_rows, taken
 from workbench.analysis.some_calls import SomeCalls, call_blocks, work_per_call
 from workbench.analysis.tables import WORK_TABLES, Tables, measured_calls, rows_of
+from workbench.runs.memory import give_back_memory
 
 HOST_COPIES: Final = ("h2d", "d2h")
 _COLUMNS: Final = (
@@ -125,7 +125,7 @@ def _in_blocks(run: Tables, pass_name: str, blocks: Sequence[tuple[int, int]]) -
     """NumPy and Arrow work outside the interpreter's lock, so that two blocks go side by side."""
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
         table = pd.concat(pool.map(lambda block: call_times(SomeCalls(run, [block]), pass_name), blocks))
-    pa.default_memory_pool().release_unused()  # Arrow keeps what the blocks needed, which may be the most of a process
+    give_back_memory()
     return table
 
 

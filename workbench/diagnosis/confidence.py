@@ -26,7 +26,7 @@ from workbench.diagnosis.shares import CLASSES, Pieces
 from workbench.diagnosis.verdict import labels
 from workbench.runs.manifest import LatencyInfo
 
-MOST_SAMPLED: Final = 250
+MOST_SAMPLED: Final = 100
 """Calls in one draw; fewer than there are widens what is drawn, and bounds memory for captures of many calls."""
 
 Draws = NDArray[np.float64]

@@ -40,6 +40,7 @@ from workbench.diagnosis.shares import (
 from workbench.diagnosis.verdict import INCONCLUSIVE, Verdict, judge
 from workbench.errors import RunFolderError
 from workbench.runs.manifest import LatencyInfo, Manifest
+from workbench.runs.memory import give_back_memory
 
 ACTIVITY_PASS: Final = "activity"
 MOST_WORK: Final = 1 << 16
@@ -146,7 +147,7 @@ def _nodes(run: DiagnosedRun) -> NodeTimes | None:
     sizes = {
         name: int(np.prod(shape)) * _item_bytes(model.feed_dtypes[name]) for name, shape in model.feed_shapes.items()
     }
-    return node_times(
+    found = node_times(
         seen,
         manifest.device,
         manifest.ceilings,
@@ -155,6 +156,9 @@ def _nodes(run: DiagnosedRun) -> NodeTimes | None:
         output_names=[output.name for output in model.outputs],
         pass_name=pass_name,
     )
+    if seen is not run:
+        give_back_memory()
+    return found
 
 
 def _item_bytes(dtype: str) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
 from workbench.errors import ConfigError
 from workbench.runs.imports.draft import CeilingsOf, Draft, Selection, described
 from workbench.runs.imports.from_cupti_rows import import_cupti_rows
@@ -15,6 +13,7 @@ from workbench.runs.imports.from_nsight import import_nsight
 from workbench.runs.imports.from_profile import import_profiles
 from workbench.runs.imports.kinds import sort_captures
 from workbench.runs.manifest import Ceilings, DeviceInfo, ImportInfo, SourceInfo
+from workbench.runs.memory import give_back_memory
 from workbench.runs.nsight.export import REPORT_SUFFIXES, sqlite_of_report
 from workbench.runs.writer import new_run_folder
 
@@ -68,7 +67,7 @@ def import_files(
             draft.info.files += [described(profile, "ort profile") for profile in captures.profiles]
             import_profiles(captures.profiles, draft, progress)
         draft.finish(ceilings_of)
-        pa.default_memory_pool().release_unused()  # batches leave room behind that the analysis may need
+        give_back_memory()
     return target
 
 
