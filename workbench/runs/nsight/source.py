@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -19,10 +20,14 @@ import pyarrow.dataset as ds
 
 from workbench.errors import SourceError
 from workbench.runs.nsight.names import one_line
+from workbench.runs.nsight.pages import LARGEST, UnusualError
+from workbench.runs.nsight.records import Bounds, IntegerTable
 
 BATCH_ROWS: Final = 65536
 FEWEST_ROW_BYTES: Final = 6
 """Two of the cell's address, its length, row id, and a record header of two; SQLite's file format, section 1.6."""
+FEWEST_LEAVES: Final = 64
+"""Pages of a table below which SQLite is as quick as decoding the pages here."""
 LONGEST_TEXT: Final = 1 << 14  # characters; C++ makes names of 10,000
 LONGEST_REASON: Final = 160  # characters of what a library says about a file
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
@@ -62,7 +67,11 @@ def open_source(path: Path) -> Source:
 
 
 class SqliteSource:
-    """An SQLite export, opened read-only; ADBC gives Arrow batches, the standard library is the fallback."""
+    """An SQLite export, opened read-only.
+
+    Integers of large tables are decoded from the file's pages; ADBC gives the other rows in Arrow batches, and the
+    standard library where ADBC is missing.
+    """
 
     # Columns whose rows may all be null at the beginning, where ADBC would take them for integers.
     _TEXT: Final = frozenset(("text", "jsonText", "value:StringIds", "name", "typeName", "metricName"))
@@ -70,6 +79,8 @@ class SqliteSource:
 
     def __init__(self, path: Path) -> None:
         self.name, self._path = path.name, path
+        self._integers: dict[str, IntegerTable | None] = {}
+        self._one_opens = Lock()
         with self._readable(), closing(sqlite3.connect(self._uri(), uri=True)) as database:
             names = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             self.tables: dict[str, frozenset[str]] = {
@@ -79,13 +90,14 @@ class SqliteSource:
 
     def batches(self, table: str, columns: Sequence[str], spans: Sequence[Span] = ()) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
-        chosen = ", ".join(self._expression(table, column) for column in columns)
-        query = f"SELECT {chosen} FROM {_quoted(table)}"
-        if spans:
-            bounds = (f"{_quoted(s.column)} >= {int(s.start)} AND {_quoted(s.column)} < {int(s.end)}" for s in spans)
-            query += f" WHERE {' AND '.join(bounds)}"
+        rest = list(spans)
         with self._readable():
-            yield from self._rows(query)
+            try:
+                for last, batch in self._decoded(table, columns, spans):
+                    yield batch
+                    rest = [*spans, Span("rowid", last + 1, LARGEST + 1)]
+            except (UnusualError, OSError):  # SQLite reads on from there, and says what is damaged
+                yield from self._rows(self._query(table, columns, rest))
 
     def parts(self, table: str, rows: int) -> list[Span]:
         """See `Source`."""
@@ -100,6 +112,36 @@ class SqliteSource:
         if first is None or (last - first) * FEWEST_ROW_BYTES > self._path.stat().st_size:
             return []
         return [Span("rowid", low, low + rows) for low in range(first, last + 1, rows)]
+
+    def _decoded(
+        self, table: str, columns: Sequence[str], spans: Sequence[Span]
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Batches of integers from the file's pages, each with the row id that it reaches to."""
+        found = self._integer_table(table)
+        wanted = {*columns, *(span.column for span in spans if span.column != "rowid")}
+        as_stored = all(self._expression(table, column) == _quoted(column) for column in columns)
+        if found is None or not as_stored or not wanted <= found.columns:
+            raise UnusualError("not all of it is integers")
+        bounds = [Bounds(None if s.column == "rowid" else s.column, s.start, s.end - 1) for s in spans]
+        yield from found.batches(columns, bounds)
+
+    def _integer_table(self, table: str) -> IntegerTable | None:
+        """The table for reading its pages; None where that is not possible or not worth it."""
+        with self._one_opens:
+            if table not in self._integers:
+                self._integers[table] = None
+                with suppress(UnusualError, OSError, sqlite3.Error, UnicodeDecodeError):
+                    with closing(sqlite3.connect(self._uri(), uri=True)) as database:
+                        found = IntegerTable(self._path, database, table)
+                    self._integers[table] = found if len(found.leaves) >= FEWEST_LEAVES else None
+            return self._integers[table]
+
+    def _query(self, table: str, columns: Sequence[str], spans: Sequence[Span]) -> str:
+        query = f"SELECT {', '.join(self._expression(table, column) for column in columns)} FROM {_quoted(table)}"
+        if spans:
+            bounds = (f"{_quoted(s.column)} >= {int(s.start)} AND {_quoted(s.column)} < {int(s.end)}" for s in spans)
+            query += f" WHERE {' AND '.join(bounds)}"
+        return query
 
     def _rows(self, query: str) -> Iterator[pa.RecordBatch]:
         try:
