@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -173,8 +174,10 @@ def _traced_calls(run: DiagnosedRun) -> pd.DataFrame | None:
 
 def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo) -> Diagnosis:
     missing = _missing(manifest)
-    nodes = _nodes(run)
-    traced_calls = _traced_calls(run)
+    with ThreadPoolExecutor(1) as beside:  # both read large tables, outside the interpreter's lock
+        found = beside.submit(_nodes, run)
+        traced_calls = _traced_calls(run)
+        nodes = found.result()
     attributed = _attributed(nodes)
     if traced_calls is None:
         return _unknown(bare, missing, "no pass recorded what the device did", nodes)
