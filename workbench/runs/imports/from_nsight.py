@@ -117,8 +117,16 @@ def _write_ranges(file: NsightFile, folder: Path) -> None:
 def _parts(
     file: NsightFile, name: str, window: Window | None, finish: Callable[[pa.Table], pa.Table]
 ) -> Iterator[Part]:
-    def made(reading: Reading) -> Callable[[], list[pa.Table]]:
-        return lambda: [finish(rows) for rows in file.read(reading)]
+    def made(reading: Reading) -> Callable[[], Iterable[pa.Table]]:
+        def make() -> Iterable[pa.Table]:
+            tables = (finish(rows) for rows in file.read(reading))
+            if not reading.is_part:  # of any length, so that it is read while it is written
+                return tables
+            whole = list(tables)
+            # each table becomes a row group, and many small ones are slow to read
+            return [pa.concat_tables(whole).unify_dictionaries()] if whole else []
+
+        return make
 
     for reading in file.readings(name, window, PART_ROWS):
         yield Part(name, made(reading))
@@ -167,8 +175,8 @@ def _write_streams(
 def _range_parts(file: Path, pass_name: str, calls: Calls | None, window: Window | None) -> Iterator[Part]:
     """The ranges once more, with their pass and call, without those outside the window. file: all of them."""
 
-    def made(group: int) -> Callable[[], list[pa.Table]]:
-        def make() -> list[pa.Table]:
+    def made(group: int) -> Callable[[], Iterable[pa.Table]]:
+        def make() -> Iterable[pa.Table]:
             with pq.ParquetFile(file) as stored:
                 rows = stored.read_row_group(group, use_threads=False)
             if window is not None:

@@ -30,10 +30,10 @@ _DATABASE_MEMORY: Final = "256MB"
 
 
 class Part(NamedTuple):
-    """Rows of one table, made by a function that runs on another thread."""
+    """Rows of one table, made by a function that runs on another thread; what it yields lazily is made when written."""
 
     table: str
-    make: Callable[[], list[pa.Table]]
+    make: Callable[[], Iterable[pa.Table]]
 
 
 class TableSink:
@@ -83,7 +83,7 @@ class TableSink:
 
 def write_parts(sinks: dict[str, TableSink], parts: Iterable[Part]) -> None:
     """Make parts on a few threads and write them in their order; at most two for each thread are held at once."""
-    waiting: deque[tuple[str, Future[list[pa.Table]]]] = deque()
+    waiting: deque[tuple[str, Future[Iterable[pa.Table]]]] = deque()
 
     def write_first() -> None:
         table, made = waiting.popleft()

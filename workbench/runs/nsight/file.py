@@ -42,6 +42,11 @@ class Reading:
     name: str
     spans: tuple[Span, ...] = ()
 
+    @property
+    def is_part(self) -> bool:
+        """Whether it is a part of the table of bounded length."""
+        return any(span.column == "rowid" for span in self.spans)
+
 
 class NsightFile:
     """An export that was opened: raises `SourceError` when it is none."""
