@@ -32,7 +32,8 @@ check: $(TEST)  ## style, types, layers and the quick tests
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not slow and not browser and not gpu" --ignore=tests/benchmarks
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow and not browser and not gpu" \
+		--ignore=tests/benchmarks
 
 test: check rest  ## everything: check, then slow, browser and notebook tests, and those of the GPU where there is one
 
