@@ -22,6 +22,7 @@ from workbench.analysis.intervals import own_time_ns
 from workbench.analysis.pairing import Rows
 from workbench.analysis.spans import innermost
 from workbench.analysis.tables import Tables
+from workbench.runs.memory import give_back_memory
 from workbench.runs.reader import RunFolder
 
 NO_NAME: Final = "(no text)"
@@ -48,6 +49,7 @@ def range_times(run: Tables, pass_name: str, block_rows: int = BLOCK_ROWS) -> pd
     """
     if isinstance(run, RunFolder) and run.rows("kernels") > KEPT_FROM_ROWS:
         name = f"ranges-{pass_name}"
+        give_back_memory()  # of what was worked out before: this needs the most
         return kept_table(run, name, RANGE_TIMES_VERSION, lambda: _range_times(run, pass_name, block_rows))
     return _range_times(run, pass_name, block_rows)
 
@@ -64,6 +66,8 @@ def _range_times(run: Tables, pass_name: str, block_rows: int) -> pd.DataFrame:
     processes = pa.array([*known, None], pa.int64()) if len(known) > 1 else None  # null is the only process there is
     launches = _read_launches(run, pass_name, ranges, processes, block_rows)
     del ranges  # millions of rows, and the launches know the names
+    if sum(count) > KEPT_FROM_ROWS:
+        give_back_memory()
     reach: dict[int | None, int] = {}
     columns = ("process", "device", "start_ns", "end_ns", "correlation")
     for block in blocks_by_start(run, "kernels", pass_name, columns, block_rows):
