@@ -1,30 +1,11 @@
-"""The main process and device of a trace, and the run seen without the others."""
+"""A run seen without other processes and devices."""
 
-from given_tables import PASS, Given, call, copy, kernel, launch
+from given_tables import PASS, Given, call, kernel, launch
 
 from workbench.analysis.device_work import call_times
-from workbench.analysis.subject import Restricted, subject
+from workbench.analysis.subject import Restricted
 from workbench.api import load
 from workbench.diagnosis.diagnosis import diagnose
-
-
-def test_the_subject_has_the_longest_union_and_not_the_largest_sum():
-    run = Given(
-        kernels=[
-            kernel(0, 0, 60, 1, process=1, device=0),
-            kernel(0, 0, 60, 2, process=1, device=0),  # at the same time on another stream
-            kernel(0, 0, 50, 1, process=2, device=1),
-            kernel(0, 60, 71, 2, process=2, device=1),
-            kernel(0, 0, 40, 3, process=2, device=0),
-        ],
-        copies=[copy(0, 45, 60, 3, "h2d", process=2, device=1)],
-    )
-    assert subject(run, PASS) == (2, 1)
-
-
-def test_what_the_source_does_not_know_is_none():
-    assert subject(Given(kernels=[kernel(0, 0, 60, 1, device=3)]), PASS) == (None, 3)
-    assert subject(Given(), PASS) == (None, None)
 
 
 def test_a_restricted_run_hides_other_processes_and_devices_and_keeps_labels():
@@ -46,6 +27,5 @@ def test_a_restricted_run_hides_other_processes_and_devices_and_keeps_labels():
 
 def test_a_run_of_one_process_and_device_is_diagnosed_the_same(h200):
     run = load(h200 / "launch_numpy")
-    process, device = subject(run, PASS)
-    assert device == 0
-    assert diagnose(Restricted(run, process, device)).to_dict() == run.diagnosis.to_dict()
+    assert set(run.table("kernels")["device"]) == {0}
+    assert diagnose(Restricted(run, process=None, device=0)).to_dict() == run.diagnosis.to_dict()

@@ -9,10 +9,7 @@ import numpy as np
 import onnx
 import pandas as pd
 
-from workbench.analysis.device_work import device_work
-from workbench.analysis.intervals import union
 from workbench.analysis.node_times import RunLike
-from workbench.analysis.tables import Tables
 from workbench.runs.manifest import Manifest
 from workbench.runs.schema import TABLES
 
@@ -23,27 +20,6 @@ class WholeRun(RunLike, Protocol):
     @property
     def manifest(self) -> Manifest:
         """What was run, where, with what."""
-
-
-def subject(run: Tables, pass_name: str) -> tuple[int | None, int | None]:
-    """The process and the device with the most busy device time in a pass; None for what the source does not know.
-
-    Busy is the union of kernels, copies, memsets and graph replays of that process on that device.
-    """
-    work = device_work(run, pass_name, ("start_ns", "end_ns", "process", "device"))
-    groups = work.groupby(["process", "device"], dropna=False, sort=True)
-    lengths = (work["end_ns"] - work["start_ns"]).groupby(groups.ngroup()).sum().sort_values(ascending=False)
-    pairs, rows = list(groups.indices), list(groups.indices.values())
-    starts, ends = work["start_ns"].to_numpy(np.int64), work["end_ns"].to_numpy(np.int64)
-    best, found = -1, (None, None)
-    for group, length in zip(lengths.index.tolist(), lengths.tolist(), strict=True):
-        if length <= best:  # a union is never longer than the sum, and the sums only fall from here on
-            break
-        busy = union(starts[rows[group]], ends[rows[group]]).length_ns
-        if busy > best:
-            best, found = busy, pairs[group]
-    process, device = (None if pd.isna(value) else int(value) for value in found)
-    return process, device
 
 
 class Restricted:
