@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from workbench.runs.imports.sink import small_database
 from workbench.runs.writer import write_table
 
 PERIOD_NS: Final = 10_000_000
@@ -21,15 +22,16 @@ SAMPLED: Final = {
 
 
 def write_samples(folder: Path, pass_name: str) -> None:
-    """Write the means of each metric over `PERIOD_NS`, at the middle of the period; raises `DiskFullError`."""
-    import duckdb
+    """Write the means of each metric over `PERIOD_NS`, at the middle of the period.
 
+    Raises `DiskFullError`, and `SourceError` where the little memory given is not enough.
+    """
     path = str(folder / "counters.parquet").replace("'", "''")
     query = f"""SELECT time_ns // {PERIOD_NS} * {PERIOD_NS} + {PERIOD_NS // 2} AS time_ns, device,
             CAST(metric AS VARCHAR) AS metric, avg(value) AS value
         FROM read_parquet('{path}') WHERE metric IN ({", ".join(f"'{name}'" for name in SAMPLED)})
         GROUP BY ALL ORDER BY ALL"""
-    with duckdb.connect(config={"memory_limit": "256MB", "threads": 2}) as database:
+    with small_database("GPU metrics") as database:
         rows = database.execute(query).fetchall()
     if rows:
         time_ns, device, metric, value = zip(*rows, strict=True)
