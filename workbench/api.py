@@ -116,11 +116,11 @@ def import_run(
     """Make a run of captures that other tools made, and return it opened.
 
     files: an Nsight Systems report or export (.nsys-rep, SQLite, folder of Parquet), ONNX Runtime profiles of the same
-    process, or both together; or one PyTorch (Kineto) trace. out: folder to make, by default `runs/<file>-<time>`.
-    range: NVTX range that bounds the part to import, such as `compute:measure`. calls: calls inside it, counted from 0,
-    as `"20..30"` or `(20, 30)`, both included. call: NVTX range that marks one call; without it, ONNX Runtime's own
-    calls or the range that repeats and covers the most time. process: system process id. device: CUDA device number.
-    progress: called with what goes on and its share done, 0..1.
+    process, or both together; or one PyTorch (Kineto) trace; or one file of CUPTI rows.
+    out: folder to make, by default `runs/<file>-<time>`. range: NVTX range that bounds the part to import, such as
+    `compute:measure`. calls: calls inside it, counted from 0, as `"20..30"` or `(20, 30)`, both included. call: NVTX
+    range that marks one call; without it, ONNX Runtime's own calls or the range that repeats and covers the most time.
+    process: system process id. device: CUDA device number. progress: called with what goes on and its share done, 0..1.
 
     Raises `ConfigError` for a selection that the files do not hold, `SourceError` for a file that cannot be read; then
     nothing is left behind.

@@ -114,7 +114,8 @@ def _profile(
 @app.command("import")
 def import_(
     files: Annotated[
-        list[Path], typer.Argument(help="Nsight Systems report or export, ONNX Runtime profiles, or a PyTorch trace.")
+        list[Path],
+        typer.Argument(help="Nsight Systems report or export, ONNX Runtime profiles, a PyTorch trace or CUPTI rows."),
     ],
     range_: Annotated[str | None, typer.Option("--range", metavar="NAME", help="NVTX range to import.")] = None,
     calls: Annotated[str | None, typer.Option(metavar="20..30", help="Calls to import, counted from 0.")] = None,

@@ -42,8 +42,6 @@ def lead_back(
 ) -> Replays:
     """Attribute replayed work that no executed node launched.
 
-    Executions in replays have `replayed` True; the caller gives the others False.
-
     work: device work with `call`, `start_ns`, `process`, `correlation` and `graph_node` (null where not replayed).
     found: its attribution (`workbench.analysis.attribution.attribute`) to `executions`. executions: the measured rows
     of `nodes`, whose index labels are those of `nodes`; nodes: of every call, for the capture lies in a warm-up call.
@@ -51,7 +49,7 @@ def lead_back(
 
     A replay gives each node that owns some of its work an execution of its own in its call: the captured row with
     `start_ns` of the replay's launch (of its first work where the launch is unknown) and `duration_ns` 0, because the
-    host did nothing for it.
+    host did nothing for it. It has `replayed` True; the caller gives the other executions False.
     """
     cause = found["cause"].cat.codes.to_numpy().copy()
     replayed = np.flatnonzero(work["graph_node"].notna() & (cause >= 0) & (work["call"] >= 0))

@@ -111,7 +111,7 @@ class Diagnosis:
 def diagnose(run: DiagnosedRun) -> Diagnosis:
     """Work out the diagnosis of a run; a source that is missing makes it less sure and is named, never guessed.
 
-    Raises `RunFolderError` when the run holds no bare latency, without which no share means anything.
+    Raises `RunFolderError` when the run holds no latency, without which no share means anything.
     """
     manifest = run.manifest
     if manifest.latency is None:

@@ -74,6 +74,6 @@ def _kind(file: Path) -> str:
     if text.startswith(b"{"):
         return "kineto"
     raise SourceError(
-        f"{file} is no capture that is known: give an Nsight Systems report or export, an ONNX Runtime profile or a "
-        "PyTorch trace."
+        f"{file} is no capture that is known: give an Nsight Systems report or export, an ONNX Runtime profile, a "
+        "PyTorch trace or a file of CUPTI rows."
     )

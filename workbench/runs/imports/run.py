@@ -35,7 +35,9 @@ def import_files(
     """Import captures that belong together into the run folder `target`, and return it.
 
     files: one Nsight Systems report or export, ONNX Runtime profiles of the same process, or both; or one PyTorch
-    trace. Raises `ConfigError` for a selection that the files do not hold, `SourceError` for a file that cannot be
+    trace; or one file of CUPTI rows.
+
+    Raises `ConfigError` for a selection that the files do not hold, `SourceError` for a file that cannot be
     read, `RunFolderError` when `target` exists; nothing is left behind then.
     """
     captures = sort_captures(files)
