@@ -94,6 +94,18 @@ def test_no_kernel_of_two_processes_starts_before_its_launch(imported):
     assert "process 111 on device 0" in said
 
 
+def test_the_verdict_is_of_the_process_and_device_whose_kernels_run_longest(imported):
+    run = imported(TWO)
+    lengths = (run.kernels["end_ns"] - run.kernels["start_ns"]).groupby([run.kernels["process"], run.kernels["device"]])
+    info = run.manifest.imported
+    assert (info.subject_process, info.subject_device) == lengths.sum().idxmax()
+
+
+def test_a_process_without_kernels_is_refused_with_those_that_have_some(imported):
+    with pytest.raises(ConfigError, match="choose process 111 on device 0, process 112 on device 1, which"):
+        imported(TWO, process=999)
+
+
 def test_one_process_can_be_chosen(imported):
     run = imported(TWO, process=111, device=0)
     assert set(run.kernels["process"]) == {111}
