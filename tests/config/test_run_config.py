@@ -16,7 +16,7 @@ REFUSED = [
     ({"model": "m", "session": {"enable_mem_patern": 1}}, "did you mean 'enable_mem_pattern'"),
     ({"model": "m", "budget": {"second": 1}}, "did you mean 'seconds'"),
     ({}, "'model'"),
-    ({"model": "m", "provider": "gpu"}, "'auto', 'cuda' or 'cpu'"),
+    ({"model": "m", "provider": "gpu"}, "'auto', 'cuda', 'cpu' or 'tensorrt'"),
     ({"model": "m", "batch": 0}, "'batch'"),
     ({"model": "m", "cuda": {"cudnn_conv_algo_search": "exhaustive"}}, "'EXHAUSTIVE', 'HEURISTIC' or 'DEFAULT'"),
     ({"model": "m", "cuda": {"gpu_mem_limit": 0}}, "'gpu_mem_limit' of CudaOptions"),

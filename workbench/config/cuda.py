@@ -1,4 +1,4 @@
-"""Every option of ONNX Runtime's CUDA execution provider, as `get_provider_options()` lists them."""
+"""Options of ONNX Runtime's CUDA provider, as `get_provider_options()` lists them, and of its TensorRT provider."""
 
 from __future__ import annotations
 
@@ -58,5 +58,31 @@ class CudaOptions(Strict):
 
     def to_provider_options(self) -> dict[str, str]:
         """The options that are set, as the strings ONNX Runtime takes (booleans as 0 and 1)."""
-        given = self.model_dump(exclude_none=True)
-        return {name: str(int(value)) if isinstance(value, bool) else str(value) for name, value in given.items()}
+        return _as_text(self)
+
+
+class TensorrtOptions(Strict):
+    """TensorRT provider options; None leaves ONNX Runtime's default in force.
+
+    `trt_max_workspace_size` is in bytes. An engine is built when the session is made, which takes minutes for large
+    models; with `trt_engine_cache_enable` it is kept in `trt_engine_cache_path`.
+    """
+
+    trt_fp16_enable: bool | None = None
+    trt_bf16_enable: bool | None = None
+    trt_int8_enable: bool | None = None
+    trt_max_workspace_size: int | None = Field(None, gt=0)
+    trt_builder_optimization_level: int | None = Field(None, ge=0, le=5)
+    trt_engine_cache_enable: bool | None = None
+    trt_engine_cache_path: str | None = None
+    trt_timing_cache_enable: bool | None = None
+    trt_cuda_graph_enable: bool | None = None
+
+    def to_provider_options(self) -> dict[str, str]:
+        """The options that are set, as the strings ONNX Runtime takes (booleans as 0 and 1)."""
+        return _as_text(self)
+
+
+def _as_text(options: Strict) -> dict[str, str]:
+    given = options.model_dump(exclude_none=True)
+    return {name: str(int(value)) if isinstance(value, bool) else str(value) for name, value in given.items()}

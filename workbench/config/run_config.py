@@ -8,7 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from workbench.config.cuda import CudaOptions
+from workbench.config.cuda import CudaOptions, TensorrtOptions
+from workbench.config.model import Conversion, Part
 from workbench.config.session import RunOptions, SessionOptions
 from workbench.config.strict import Strict
 from workbench.errors import ConfigError
@@ -46,9 +47,14 @@ class RunConfig(Strict):
     shapes: input name → dimensions, for inputs that the signature leaves open.
     dims: symbolic dimension → size. batch: size of the first dimension of every input that carries the batch.
     feeds: `.npz` file, or a folder of `input_<i>.pb` as in the ONNX tests; without it, inputs are made with `seed`.
-    provider: `auto` takes the GPU when this machine has one, else the CPU.
+    part: run only one node or block of the model. conversions: what is made of the model first, in this order.
+    provider: `auto` takes the GPU when this machine has one, else the CPU; `tensorrt` leaves
+    to CUDA what it cannot run.
     binding: `numpy` copies in and out each call, `device` keeps inputs and outputs on the device, `pinned` holds
     them in page-locked host memory.
+    concurrency: calls in flight on one session, each from a thread of its own; sessions: how many sessions do that.
+    cuda_module_loading: CUDA loads kernels when they are first used (`LAZY`, its default), or all at once (`EAGER`).
+    later_shapes: shapes of the inputs that a session meets after its first call; each costs a cold start of its own.
     """
 
     model: str
@@ -56,12 +62,19 @@ class RunConfig(Strict):
     dims: dict[str, int] = {}
     batch: int | None = Field(None, ge=1)
     feeds: str | None = None
-    provider: Literal["auto", "cuda", "cpu"] = "auto"
+    part: Part | None = None
+    conversions: list[Conversion] = []
+    provider: Literal["auto", "cuda", "cpu", "tensorrt"] = "auto"
     cuda: CudaOptions = CudaOptions()
+    tensorrt: TensorrtOptions = TensorrtOptions()
     session: SessionOptions = SessionOptions()
     run: RunOptions = RunOptions()
     binding: Literal["numpy", "device", "pinned"] = "numpy"
     cuda_graph: bool = False
+    concurrency: int = Field(1, ge=1, le=256)
+    sessions: int = Field(1, ge=1, le=64)
+    cuda_module_loading: Literal["LAZY", "EAGER"] | None = None
+    later_shapes: list[dict[str, list[int]]] = []
     intra_op_threads: int | None = Field(None, ge=1)
     inter_op_threads: int | None = Field(None, ge=1)
     budget: Budget = Budget()
@@ -80,6 +93,11 @@ class RunConfig(Strict):
             if any(size < 0 for size in shape):
                 raise ConfigError(f"Shape {shape} of input {name!r} has a negative size: give every dimension.")
         return value
+
+    @property
+    def callers(self) -> int:
+        """How many threads call the model at once."""
+        return self.concurrency * self.sessions
 
     @field_validator("dims")
     @classmethod
@@ -104,8 +122,16 @@ class RunConfig(Strict):
             raise ConfigError("Option 'cuda_graph' needs sequential execution: drop 'execution_mode: parallel'.")
         if self.cuda_graph and "disable_synchronize_execution_providers" in self.run.entries:
             raise ConfigError("Option 'cuda_graph' cannot be timed without synchronisation: drop that run option.")
+        if self.cuda_graph and self.concurrency > 1:
+            raise ConfigError(
+                "Option 'cuda_graph' cannot go with 'concurrency': a captured graph is replayed by one call at a time, "
+                "so use 'sessions' instead."
+            )
         if self.binding == "pinned" and self.provider == "cpu":
             raise ConfigError("Binding 'pinned' needs a GPU to copy to, but provider is 'cpu': use 'numpy'.")
+        if self.later_shapes and (self.feeds or self.cuda_graph):
+            other = "feeds" if self.feeds else "cuda_graph"
+            raise ConfigError(f"Option 'later_shapes' cannot go with '{other}', which fixes the shapes: drop one.")
         if self.feeds and (self.shapes or self.dims or self.batch):
             raise ConfigError(
                 "Options 'shapes', 'dims' and 'batch' size made inputs, but 'feeds' reads them from a file: give one."
