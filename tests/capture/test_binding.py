@@ -25,8 +25,8 @@ def test_numpy_and_device_binding_give_equal_outputs(small_model):
     session = session_of(small_model)
     feeds = {"x": np.random.default_rng(0).standard_normal((1, 8), np.float32)}
     expected = session.run(None, feeds)
-    assert np.array_equal(bound(session, feeds, "numpy")(), expected)
-    assert np.array_equal(bound(session, feeds, "pinned")(), expected)  # without a GPU there is nothing to pin for
+    assert np.array_equal(bound(session, feeds, "numpy").call(), expected)
+    assert np.array_equal(bound(session, feeds, "pinned").call(), expected)  # without a GPU there is nothing to pin for
     taken = []
     run = session.run_with_iobinding
 
@@ -35,7 +35,7 @@ def test_numpy_and_device_binding_give_equal_outputs(small_model):
         taken.append(io_binding.copy_outputs_to_cpu())
 
     session.run_with_iobinding = listening
-    call = bound(session, feeds, "device")
+    call = bound(session, feeds, "device").call
     call()
     call()
     assert len(taken) == 2
@@ -64,13 +64,13 @@ def test_scalars_booleans_and_empty_arrays_can_be_bound(tmp_path, kind):
         "flag": np.array([True, False]),
         "empty": np.zeros((0, 3), np.float16),
     }
-    bound(session_of(path), feeds, kind)()
+    bound(session_of(path), feeds, kind).call()
 
 
 def test_bfloat16_can_be_bound_to_the_device_only(tmp_path):
     session = session_of(saved(tmp_path, ("x", TensorProto.BFLOAT16, [4])))
     feeds = {"x": np.arange(4).astype(ml_dtypes.bfloat16)}
-    bound(session, feeds, "device")()
+    bound(session, feeds, "device").call()
     for kind in ("numpy", "pinned"):
         with pytest.raises(FeedError, match=r"'x' is bfloat16.*use binding 'device'"):
             bound(session, feeds, kind)
@@ -81,7 +81,7 @@ def test_options_of_the_call_are_passed_on(small_model, monkeypatch, kind, metho
     session, seen = session_of(small_model), []
     monkeypatch.setattr(session, method, lambda *arguments: seen.append(arguments[-1]))
     options = ort.RunOptions()
-    bind(session, {"x": np.zeros((1, 8), np.float32)}, RunConfig(model="m", binding=kind), "cpu", options)()
+    bind(session, {"x": np.zeros((1, 8), np.float32)}, RunConfig(model="m", binding=kind), "cpu", options).call()
     assert seen == [options]
 
 

@@ -154,6 +154,20 @@ def test_a_cpu_build_beside_a_gpu_is_wrong(fake_gpu, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("answer", "state", "remedy"),
+    [
+        ({"problem": ""}, "ok", ""),
+        ({"problem": "libnvinfer.so.10 did not load: pip install it"}, "missing", "pip install it."),
+        ({"error": "the process was ended by signal 11."}, "wrong", "Use provider 'cuda'."),
+    ],
+)
+def test_tensorrt_is_optional_and_its_absence_has_a_remedy(fake_gpu, monkeypatch, answer, state, remedy):
+    monkeypatch.setattr(doctor, "_probe", lambda _look: answer)
+    finding = doctor._tensorrt()
+    assert (finding.state, finding.remedy) == (state, remedy)
+
+
+@pytest.mark.parametrize(
     ("admin_only", "capabilities", "state"), [("1", 0, "wrong"), ("1", 1 << 21, "ok"), ("0", 0, "ok")]
 )
 def test_permission_follows_the_driver_and_the_capability(tmp_path, monkeypatch, admin_only, capabilities, state):

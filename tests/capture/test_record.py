@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
+from onnxruntime import InferenceSession
 
+from workbench.capture import passes as passes_module
 from workbench.capture import process as process_module
 from workbench.capture import record as module
 from workbench.capture import resolve
+from workbench.capture.feeds import load_feeds, make_feeds
 from workbench.capture.libraries import missing_cuda_libraries
+from workbench.capture.model import read_model
 from workbench.capture.record import record
 from workbench.config import RunConfig
-from workbench.errors import CpuFallbackError, SourceError, WorkerError, WorkerTimeoutError
+from workbench.errors import CpuFallbackError, FeedError, SourceError, WorkerError, WorkerTimeoutError
 from workbench.runs.reader import RunFolder
 
 BUDGET = {"seconds": 0.3, "min_seconds": 0, "activity_calls": 4, "nodes_calls": 4}
@@ -197,7 +202,7 @@ def test_a_later_pass_that_fails_leaves_the_run_and_is_written_down(
     small_model, tmp_path, monkeypatch, known_ceilings, error, state, complete
 ):
     monkeypatch.setenv("WORKBENCH_CACHE", str(known_ceilings))
-    monkeypatch.setattr(module, "run_worker", Broken("nodes", error))
+    monkeypatch.setattr(passes_module, "run_worker", Broken("nodes", error))
     run = RunFolder(record(config_of(small_model, provider="cpu"), tmp_path / "run"))
     assert run.manifest.complete is complete
     assert run.manifest.passes["nodes"].state == state
@@ -209,7 +214,7 @@ def test_a_later_pass_that_fails_leaves_the_run_and_is_written_down(
 
 @pytest.mark.parametrize("error", [WorkerTimeoutError("too slow."), KeyboardInterrupt()])
 def test_a_latency_pass_that_fails_leaves_nothing(small_model, tmp_path, monkeypatch, error):
-    monkeypatch.setattr(module, "run_worker", Broken("latency", error))
+    monkeypatch.setattr(passes_module, "run_worker", Broken("latency", error))
     with pytest.raises(type(error)):
         record(config_of(small_model, provider="cpu"), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -235,3 +240,59 @@ def test_a_rebatched_copy_and_the_made_inputs_are_removed(tmp_path, monkeypatch,
     left = {path.name for path in run.folder.iterdir()}
     assert not left & {"model.onnx", "feeds.npz", "passes"}
     assert Path(small_model).is_file()
+
+
+def test_only_the_passes_asked_for_are_made_and_outputs_are_kept(small_model, tmp_path, monkeypatch, known_ceilings):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(known_ceilings))
+    path = record(config_of(small_model, provider="cpu"), tmp_path / "run", passes=(), keep_outputs=True)
+    run = RunFolder(path)
+    assert run.manifest.passes["nodes"].state == "skipped"
+    assert run.manifest.passes["nodes"].reason == "not asked for"
+    assert len(run.nodes) == 0
+    feeds = make_feeds(read_model(small_model), config_of(small_model))[0]
+    expected = InferenceSession(small_model, providers=["CPUExecutionProvider"]).run(None, feeds)
+    assert np.array_equal(load_feeds(path / "outputs.npz")["y"], expected[0])
+    peak = run.manifest.passes["latency"].peak_host_bytes
+    assert 30e6 < peak < 4e9
+    assert run.manifest.passes["latency"].peak_device_bytes is None
+
+
+def test_callers_side_by_side_are_measured_together_and_nodes_alone(
+    small_model, tmp_path, monkeypatch, known_ceilings
+):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(known_ceilings))
+    config = config_of(small_model, provider="cpu", concurrency=2, sessions=2)
+    run = RunFolder(record(config, tmp_path / "run"))
+    latency, bare = run.latency, run.manifest.latency
+    assert bare.callers == 4
+    calls = latency[(latency["pass"] == "latency") & (latency["phase"] == "measured")]
+    ends = calls["start_ns"] + calls["duration_ns"]
+    assert bare.measured_calls == len(calls)
+    window_ns = ends.max() - calls["start_ns"].min()
+    assert 0.5 < bare.median_ns * len(calls) / window_ns < 2
+    assert calls["duration_ns"].sum() > 1.1 * window_ns  # more than one call is in flight
+    of_nodes = latency[latency["pass"] == "nodes"]
+    assert (of_nodes["start_ns"].diff().dropna() >= of_nodes["duration_ns"].iloc[:-1].to_numpy()).all()
+
+
+def test_later_shapes_are_steps_of_the_cold_start(tmp_path, monkeypatch, known_ceilings, command):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(known_ceilings))
+    command.save("open.onnx", [helper.make_node("Relu", ["x"], ["y"])], [("x", TensorProto.FLOAT, ["n", 4])])
+    config = config_of(
+        command.folder / "open.onnx", provider="cpu", shapes={"x": [2, 4]},
+        later_shapes=[{"x": [3, 4]}, {"x": [5, 4]}],
+    )  # fmt: skip
+    run = RunFolder(record(config, tmp_path / "run", passes=()))
+    names = run.steps["name"].tolist()
+    assert names[-5:] == ["first call", "shape 2", "shape 2 again", "shape 3", "shape 3 again"]
+    assert (run.steps["duration_ns"].to_numpy()[-5:] > 0).all()
+    assert list(run.folder.glob("*.npz")) == []
+
+
+@pytest.mark.parametrize("feeds", [[{"x": [3, 5]}], [{"z": [3, 4]}]])
+def test_a_later_shape_that_does_not_fit_is_refused_before_anything_runs(tmp_path, command, feeds):
+    command.save("open.onnx", [helper.make_node("Relu", ["x"], ["y"])], [("x", TensorProto.FLOAT, ["n", 4])])
+    config = config_of(command.folder / "open.onnx", provider="cpu", shapes={"x": [2, 4]}, later_shapes=feeds)
+    with pytest.raises(FeedError):
+        record(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,10 +1,13 @@
 """Sessions do what the configuration says; what ONNX Runtime says of a failure becomes one sentence."""
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from workbench.capture import machine, tensorrt
 from workbench.capture import session as module
 from workbench.capture.session import create_session, explain, run_options
 from workbench.config import RunConfig
@@ -13,6 +16,7 @@ from workbench.errors import (
     FeedError,
     ModelError,
     OutOfMemoryError,
+    SourceError,
     UnsupportedModelError,
     WorkbenchError,
     WorkerError,
@@ -120,6 +124,19 @@ def test_an_allocation_that_fails_is_out_of_memory(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("said", "requested"),
+    [
+        ("AllocateRawInternal Failed to allocate memory for requested buffer of size 4294967296", "4294967296"),
+        ("BFCArena::Extend Available memory of 1048576 is smaller than requested bytes of 268435456", "268435456"),
+    ],
+)
+def test_the_allocation_that_failed_is_named(said, requested):
+    explained = explain(RuntimeError(f"[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : {said}"))
+    assert isinstance(explained, OutOfMemoryError)
+    assert f"an allocation of {requested} bytes failed" in str(explained)
+
+
+@pytest.mark.parametrize(
     ("error", "kind"),
     [
         (MemoryError(), OutOfMemoryError),
@@ -211,3 +228,82 @@ def test_a_package_without_cuda_is_named(small_model, monkeypatch):
     config = RunConfig(model=str(small_model))
     said = refusal_of(CpuFallbackError, create_session, small_model, config, "cuda")
     assert "install onnxruntime-gpu" in said
+
+
+class Recorded:
+    """In the place of a session: keeps what it was made with, and says that these providers are in force."""
+
+    def __init__(self, in_force):
+        self.in_force = in_force
+
+    def __call__(self, _model, _options, *, providers, enable_fallback):
+        assert not enable_fallback
+        self.asked = providers
+        return self
+
+    def get_providers(self):
+        return self.in_force
+
+
+ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def tensorrt_session(monkeypatch, in_force, **options):
+    made = Recorded(in_force)
+    monkeypatch.setattr(ort, "InferenceSession", made)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ALL)
+    monkeypatch.setattr(module, "tensorrt_problem", str)
+    create_session("m.onnx", RunConfig(model="m.onnx", provider="tensorrt", **options), "cuda")
+    return made.asked
+
+
+def test_tensorrt_comes_before_cuda_on_the_same_device(monkeypatch):
+    asked = tensorrt_session(
+        monkeypatch, ALL, cuda={"device_id": 1, "use_tf32": False}, tensorrt={"trt_fp16_enable": True}
+    )
+    assert asked == [
+        ("TensorrtExecutionProvider", {"trt_fp16_enable": "1", "device_id": "1"}),
+        ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"}),
+        "CPUExecutionProvider",
+    ]
+
+
+def test_a_graph_is_captured_by_the_provider_that_runs_the_nodes(monkeypatch):
+    own, cuda, _ = tensorrt_session(monkeypatch, ALL, cuda_graph=True, binding="device")
+    assert own[1]["trt_cuda_graph_enable"] == "1"
+    assert "enable_cuda_graph" not in cuda[1]
+
+
+def test_tensorrt_left_out_in_silence_is_an_error(monkeypatch):
+    with pytest.raises(SourceError, match="workbench doctor"):
+        tensorrt_session(monkeypatch, ALL[1:])
+    with pytest.raises(CpuFallbackError):
+        tensorrt_session(monkeypatch, ALL[2:])
+
+
+@pytest.mark.skipif(machine.gpu_present(), reason="TensorRT may be installed on a machine with a GPU")
+@pytest.mark.skipif("TensorrtExecutionProvider" not in ort.get_available_providers(), reason="built without TensorRT")
+def test_missing_tensorrt_is_named_with_the_package_that_fits(small_model):
+    said = refusal_of(
+        SourceError, create_session, small_model, RunConfig(model=str(small_model), provider="tensorrt"), "cuda"
+    )
+    assert "libnvinfer.so.10" in said
+    assert "tensorrt-cu13>=10,<11" in said
+
+
+def test_tensorrt_is_loaded_from_its_package_the_core_first(tmp_path, monkeypatch):
+    package = tmp_path / "tensorrt_libs"
+    package.mkdir()
+    for name in ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10"):
+        (package / name).touch()
+    (package / "__init__.py").write_text("raise ImportError('not to be imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = []
+    monkeypatch.setattr(tensorrt.ctypes, "CDLL", lambda path: loaded.append(Path(path).name))
+    tensorrt._preload_tensorrt(["libcublas.so.13", "libnvonnxparser.so.10", "libnvinfer.so.10"])
+    assert loaded == ["libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10"]
+
+
+def test_an_onnx_runtime_without_tensorrt_says_which_package_has_it(monkeypatch):
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ALL[1:])
+    assert "install onnxruntime-gpu" in tensorrt.tensorrt_problem()

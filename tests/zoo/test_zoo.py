@@ -286,3 +286,44 @@ def test_write_below_a_file_is_one_sentence(tmp_path: Path) -> None:
 def test_resnet50_is_there() -> None:
     graph = onnx.load(zoo.resnet50_path()).graph
     assert sum(node.op_type == "Conv" for node in graph.node) == 53  # He et al., 2015, with the four shortcuts
+
+
+@pytest.fixture(scope="module")
+def resnet50(tmp_path_factory) -> Path:
+    return zoo.write_resnet50(tmp_path_factory.mktemp("resnet") / "resnet50.onnx")
+
+
+def test_resnet50_is_the_same_network_with_real_weights(resnet50: Path) -> None:
+    model, light = onnx.load(resnet50), onnx.load(zoo.resnet50_path())
+    onnx.checker.check_model(model, full_check=True)
+    computing = [node.op_type for node in light.graph.node if node.op_type != "ConstantOfShape"]
+    assert [node.op_type for node in model.graph.node] == computing
+    held = weights(model)
+    # torchvision's resnet50 counts 25,557,032 parameters and, beside them, 2 statistics for each of 26,560 channels
+    assert sum(values.size for values in held.values()) == 25_557_032 + 2 * 26_560 + 2
+    assert all(values.std() > 0 for name, values in held.items() if values.size > 2)
+    variances = [held[node.input[4]] for node in model.graph.node if node.op_type == "BatchNormalization"]
+    assert min(values.min() for values in variances) > 0
+
+
+def test_resnet50_keeps_activations_of_order_one_and_tells_inputs_apart(resnet50: Path) -> None:
+    model = onnx.load(resnet50)
+    sums = [node.output[0] for node in model.graph.node if node.op_type == "Sum"]
+    logits = next(node.output[0] for node in model.graph.node if node.op_type == "Gemm")
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*sums, logits))
+    images = np.random.default_rng(9).standard_normal((2, 3, 224, 224), dtype=np.float32)
+    classes, *trunk, before = session(model).run(None, {model.graph.input[0].name: images})
+    assert len(trunk) == 16
+    assert all(0.5 < values.std() < 2 and np.abs(values).max() < 100 for values in trunk)  # far below float16's 65504
+    assert 0.5 < before.std() < 2
+    assert (before[0] - before[1]).std() > 0.1 * before.std()
+    np.testing.assert_allclose(classes.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_resnet50_follows_its_seed(resnet50: Path, tmp_path: Path) -> None:
+    other = weights(onnx.load(zoo.write_resnet50(tmp_path / "other.onnx", seed=1)))
+    first = weights(onnx.load(resnet50))
+    assert first.keys() == other.keys()
+    assert all((values != other[name]).mean() > 0.9 for name, values in first.items() if values.size > 2)
+    again = zoo.write_resnet50(tmp_path / "again.onnx", seed=0)
+    assert again.read_bytes() == resnet50.read_bytes()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,12 +20,23 @@ if TYPE_CHECKING:
 
 Call = Callable[[], Any]
 _GRAPH_ID: Final = "gpu_graph_id"
+_BFLOAT16: Final = "tensor(bfloat16)"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A session with its inputs in place. `call` runs the model once and returns when its outputs are ready;
+    `outputs` does the same and gives them by name, as host arrays.
+    """
+
+    call: Call
+    outputs: Callable[[], Feeds]
 
 
 def bind(
     session: ort.InferenceSession, feeds: Feeds, config: RunConfig, device: str, options: ort.RunOptions | None
-) -> Call:
-    """A callable without arguments that runs the model once and returns when its outputs are ready.
+) -> Bound:
+    """The call as the configuration's binding makes it.
 
     `numpy`: `session.run` on NumPy arrays. `device`: inputs and outputs stay on the device; ONNX Runtime allocates
     the outputs, except under a CUDA graph, which needs fixed addresses. `pinned`: page-locked host arrays. To learn the
@@ -35,7 +48,10 @@ def bind(
         raise FeedError(f"Input {foreign[0]!r} is bfloat16, a type that NumPy lacks: use binding 'device'.")
     if config.binding == "numpy" or (config.binding == "pinned" and device == "cpu"):
         names = [output.name for output in session.get_outputs()]
-        return lambda: session.run(names, feeds, options)
+        return Bound(
+            lambda: session.run(names, feeds, options),
+            lambda: dict(zip(names, session.run(names, feeds, options), strict=True)),
+        )
     if config.binding == "pinned":
         return _pinned(session, feeds, options)
     return _on_device(session, feeds, config, device, options)
@@ -43,7 +59,7 @@ def bind(
 
 def _on_device(
     session: ort.InferenceSession, feeds: Feeds, config: RunConfig, device: str, options: ort.RunOptions | None
-) -> Call:
+) -> Bound:
     where = (device, config.cuda.device_id if device == "cuda" else 0)
     binding = session.io_binding()
     for name, array in feeds.items():
@@ -52,7 +68,31 @@ def _on_device(
         binding.bind_output(output.name, *where)
     if config.cuda_graph and device == "cuda":
         _fix_output_addresses(session, binding)
-    return lambda: session.run_with_iobinding(binding, options)
+
+    def outputs() -> Feeds:
+        session.run_with_iobinding(binding, options)
+        return {
+            output.name: _to_host(value, output.type)
+            for output, value in zip(session.get_outputs(), binding.get_outputs(), strict=True)
+        }
+
+    return Bound(lambda: session.run_with_iobinding(binding, options), outputs)
+
+
+def _to_host(value: ort.OrtValue, ort_type: str) -> NDArray[Any]:
+    """The value as an array of its own; ONNX Runtime gives no NumPy array of bfloat16, so its bytes are copied."""
+    import onnx
+    import onnxruntime as ort
+
+    if ort_type != _BFLOAT16:
+        array: NDArray[Any] = value.numpy()
+        return array
+    host = value
+    if value.device_name() != "cpu":
+        host = ort.OrtValue.ortvalue_from_shape_and_type(value.shape(), onnx.TensorProto.BFLOAT16)
+        ort.copy_tensors([value], [host])
+    raw = ctypes.string_at(host.data_ptr(), 2 * int(np.prod(value.shape())))
+    return np.frombuffer(raw, ml_dtypes.bfloat16).reshape(value.shape())
 
 
 def _to_device(array: NDArray[Any], device: str, device_id: int) -> ort.OrtValue:
@@ -83,7 +123,7 @@ def _fix_output_addresses(session: ort.InferenceSession, binding: ort.IOBinding)
         binding.bind_ortvalue_output(output.name, value)
 
 
-def _pinned(session: ort.InferenceSession, feeds: Feeds, options: ort.RunOptions | None) -> Call:
+def _pinned(session: ort.InferenceSession, feeds: Feeds, options: ort.RunOptions | None) -> Bound:
     """Inputs are bound anew in each call, because ONNX Runtime copies them to the device when they are bound."""
     import onnxruntime as ort
 
@@ -102,7 +142,8 @@ def _pinned(session: ort.InferenceSession, feeds: Feeds, options: ort.RunOptions
         session.run_with_iobinding(binding, options)
         return outputs
 
-    return call
+    names = [output.name for output in session.get_outputs()]
+    return Bound(call, lambda: {name: array.copy() for name, array in zip(names, call(), strict=True)})
 
 
 def _numpy_type(ort_type: str) -> np.dtype[Any]:

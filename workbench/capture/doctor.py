@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 import platform
@@ -18,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import pynvml
 
-from workbench.capture import libraries, machine
+from workbench.capture import machine, probes
 
 State = Literal["ok", "missing", "wrong", "not applicable"]
 
@@ -118,7 +117,7 @@ def _cuda_versions() -> _Finding:
 
 
 def _cuda_provider() -> _Finding:
-    answer = _probe(provider_probe)
+    answer = _probe(probes.provider)
     if "missing" in answer:
         detail = f"The CUDA provider does not load, so ONNX Runtime would use the CPU; missing: {answer['missing']}."
         return _Finding("missing", detail, f"{_GPU_EXTRA}, or put these libraries on LD_LIBRARY_PATH.")
@@ -128,8 +127,18 @@ def _cuda_provider() -> _Finding:
     return _Finding("ok", f"A session ran on {answer['provider']} with the CPU fall-back switched off.")
 
 
+def _tensorrt() -> _Finding:
+    answer = _probe(probes.tensorrt)
+    if "error" in answer:
+        return _Finding("wrong", f"The examination of TensorRT failed: {answer['error']}", "Use provider 'cuda'.")
+    cause, _, remedy = answer["problem"].partition(": ")
+    if cause:
+        return _Finding("missing", f"Only provider 'tensorrt' needs it; {cause}.", f"{remedy}.")
+    return _Finding("ok", "TensorRT and ONNX Runtime's provider for it load.")
+
+
 def _cudnn() -> _Finding:
-    answer = _probe(cudnn_probe)
+    answer = _probe(probes.cudnn)
     if "error" in answer:
         detail = f"cuDNN 9 does not load, so the nodes that use it are slow or fail: {answer['error']}"
         return _Finding("missing", detail, f"{_GPU_EXTRA}, which brings cuDNN.")
@@ -178,7 +187,7 @@ def _cupti() -> _Finding:
     if importlib.util.find_spec("cupti") is None:
         remedy = f"{_GPU_EXTRA}; without it, nsys gives the activity."
         return _Finding("missing", "The package cupti-python is not installed.", remedy)
-    answer = _probe(cupti_probe)
+    answer = _probe(probes.cupti)
     if "error" in answer:
         remedy = f"End other profilers of the GPU (nsys, ncu), or {_GPU_EXTRA} for a version that fits."
         return _Finding("wrong", answer["error"], remedy)
@@ -224,6 +233,7 @@ _EXAMINATIONS: Final[tuple[tuple[str, bool, Callable[[], _Finding]], ...]] = (  
     ("CUDA versions", True, _cuda_versions),
     ("CUDA provider", True, _cuda_provider),
     ("cuDNN", True, _cudnn),
+    ("TensorRT", True, _tensorrt),
     ("NVML", True, _nvml),
     ("GPM", True, _gpm),
     ("CUPTI", True, _cupti),
@@ -231,42 +241,6 @@ _EXAMINATIONS: Final[tuple[tuple[str, bool, Callable[[], _Finding]], ...]] = (  
     ("profiling permission", True, _permission),
     ("disk", False, _disk),
 )
-
-
-def provider_probe() -> dict[str, str]:
-    """Run a one-node model on the CUDA provider alone. Gives `provider`, or the `missing` libraries; else raises."""
-    missing = libraries.missing_cuda_libraries()
-    if missing:
-        return {"missing": ", ".join(missing)}
-    import numpy as np
-    import onnxruntime
-    from onnx import TensorProto, helper
-
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Tanh", ["x"], ["y"])], "probe", [x], [y])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # else a CPU session comes in silence
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CUDAExecutionProvider"])
-    session.run(None, {"x": np.zeros(1, np.float32)})
-    return {"provider": session.get_providers()[0]}
-
-
-def cudnn_probe() -> dict[str, str]:
-    """Load cuDNN 9, which ONNX Runtime opens only when a node needs it. Gives its `version`; else raises `OSError`."""
-    libraries.preload_cuda_libraries()
-    get_version = ctypes.CDLL("cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9").cudnnGetVersion
-    get_version.restype = ctypes.c_size_t
-    number = get_version()
-    return {"version": f"{number // 10_000}.{number % 10_000 // 100}.{number % 100}"}  # cudnn_version.h, from 9.0 on
-
-
-def cupti_probe() -> dict[str, str]:
-    """Start and stop CUPTI as the activity pass does. Gives the `version`; else raises `SourceError`."""
-    from workbench.capture.cupti import CuptiTrace
-
-    with CuptiTrace():
-        return {"version": metadata.version("cupti-python")}
 
 
 def _probe(look: Callable[[], dict[str, str]]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -32,6 +32,15 @@ class Measured:
     interval: Interval
     stopped_by: str
     notes: list[str]
+
+    def after(self, first_ns: tuple[int, int]) -> Measured:
+        """The same with the cold call, (start, duration), in front."""
+        return replace(
+            self,
+            starts_ns=np.insert(self.starts_ns, 0, first_ns[0]),
+            durations_ns=np.insert(self.durations_ns, 0, first_ns[1]),
+            warmup=self.warmup + 1,
+        )
 
 
 def measure(

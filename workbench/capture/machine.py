@@ -77,6 +77,15 @@ def nvml_handle(device_id: int) -> Any:
         raise _absent(device_id, str(error)) from None
 
 
+def device_key(kind: Literal["cuda", "cpu"], device_id: int = 0) -> str:
+    """A name for the device that holds for every process of this machine, fit for a file's name."""
+    if kind == "cpu":
+        return "cpu"
+    with nvml():
+        uuid = pynvml.nvmlDeviceGetUUID(nvml_handle(device_id))
+    return uuid if isinstance(uuid, str) else uuid.decode()
+
+
 def describe_device(kind: Literal["cuda", "cpu"], device_id: int = 0) -> DeviceInfo:
     """What the device is; a value that it does not tell is None.
 

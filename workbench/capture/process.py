@@ -50,7 +50,9 @@ def run_worker(
     spec_file = folder / "spec.json"
     spec_file.write_text(spec.model_dump_json(), encoding="utf-8")
     command = [*wrapper, sys.executable, "-m", "workbench.capture.worker", str(spec_file), str(folder)]
-    with _child(command, timeout_s, spec.pass_name) as process:
+    loading = spec.config.cuda_module_loading
+    environment: dict[str, str] = {} if loading is None else {"CUDA_MODULE_LOADING": loading}
+    with _child(command, timeout_s, spec.pass_name, environment) as process:
         outcome = Outcome(process.pid)
         assert process.stdout is not None
         for line in process.stdout:
@@ -65,7 +67,9 @@ def run_worker(
 
 
 @contextlib.contextmanager
-def _child(command: Sequence[str], timeout_s: float | None, pass_name: str) -> Iterator[subprocess.Popen[str]]:
+def _child(
+    command: Sequence[str], timeout_s: float | None, pass_name: str, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
     """A child process group that never outlives the block: not on an error, an interrupt or the time limit."""
     paths = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
@@ -75,7 +79,7 @@ def _child(command: Sequence[str], timeout_s: float | None, pass_name: str) -> I
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths)},
         start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the whole group
     )
     timed_out = threading.Event()

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from workbench.capture.ceilings.child import measure_in_process
 from workbench.capture.machine import describe_device, software_versions
-from workbench.capture.nsys import nsys_command, read_report
-from workbench.capture.nvml import DeviceSampler
-from workbench.capture.prepare import Prepared, prepare
-from workbench.capture.process import Outcome, run_worker
-from workbench.capture.resolve import Activity, Device, resolve_activity, resolve_device
-from workbench.capture.worker import WorkerSpec, write_device_tables
+from workbench.capture.passes import Pass, PassRunner, Progress
+from workbench.capture.prepare import prepare
+from workbench.capture.resolve import Activity, resolve_activity, resolve_device
+from workbench.capture.worker import OUTPUTS
 from workbench.config import RunConfig
 from workbench.errors import CpuFallbackError, DiskFullError, SourceError, WorkbenchError
 from workbench.runs.manifest import Ceilings, LatencyInfo, Manifest, PassInfo, SourceInfo
@@ -29,24 +25,17 @@ from workbench.runs.schema import TABLES
 from workbench.runs.writer import GRAPH, new_run_folder, write_manifest, write_table
 from workbench.version import __version__
 
-Progress = Callable[[str, float], None]
-"""Called with the name of what is going on and how much of it is done, 0..1."""
-
 DEFAULT_TIMEOUT_S: Final = 600.0
-MOST_WARMUP_CALLS: Final = 10  # in the traced passes, where each call costs room for its records
-FEWEST_WARMUP_CALLS: Final = 3  # ONNX Runtime allocates in the first call and may capture a graph in the second
+TRACED_PASSES: Final = ("counters", "activity", "nodes")
+_NOT_ASKED: Final = "not asked for"
 
 
 @dataclass
 class _Recording:
     """What is collected while the passes run."""
 
-    config: RunConfig
-    prepared: Prepared
-    device: Device
+    runner: PassRunner
     folder: Path
-    timeout_s: float | None
-    progress: Progress
     passes: dict[str, PassInfo] = field(default_factory=dict)
     sources: dict[str, SourceInfo] = field(default_factory=dict)
     providers: list[str] = field(default_factory=list)
@@ -60,114 +49,61 @@ def record(
     target: Path,
     *,
     activity: Activity = "auto",
+    passes: Collection[str] = TRACED_PASSES,
+    keep_outputs: bool = False,
     timeout_s: float | None = DEFAULT_TIMEOUT_S,
     progress: Progress = lambda name, share: None,
 ) -> Path:
     """Profile one model under one configuration into the folder `target`, and return it.
 
-    timeout_s holds for each pass. When a pass after `latency` fails, the run is kept and marked incomplete; when the
-    model cannot run at all, or the caller interrupts, nothing is left behind. Raises subclasses of `WorkbenchError`.
+    passes: those to make after `latency`. keep_outputs: keep the outputs of one call as `outputs.npz`. timeout_s holds
+    for each pass. When a pass after `latency` fails, the run is kept and marked incomplete; when the model cannot run
+    at all, or the caller interrupts, nothing is left behind. Raises subclasses of `WorkbenchError`.
     """
     device = resolve_device(config)
     source, refusal = resolve_activity(activity, device)
     with new_run_folder(target) as folder:
-        prepared = prepare(config, folder)
-        recording = _Recording(config, prepared, device, folder, timeout_s, progress)
+        prepared = prepare(config, folder, device=device, timeout_s=timeout_s)
+        recording = _Recording(PassRunner(config, prepared, device, timeout_s, progress), folder)
         try:
-            _latency_pass(recording)
+            _latency_pass(recording, keep_outputs)
         except CpuFallbackError as error:
             if not config.allow_cpu:
                 raise
             recording.notes.append(f"Measured on the CPU, as allowed: {error}")
-            recording.device = "cpu"
+            recording.runner = replace(recording.runner, device="cpu")
             source, refusal = resolve_activity(activity, "cpu")
-            _latency_pass(recording)
+            _latency_pass(recording, keep_outputs)
         recording.sources[source if source != "none" else "activity"] = SourceInfo(
             state="present" if source != "none" else "absent", reason=refusal
         )
-        if recording.device == "cuda":
-            _counters_pass(recording)
-            _activity_pass(recording, source)
-        else:
-            for name in ("counters", "activity"):
+        steps = {"counters": _counters_pass, "activity": _activity_pass, "nodes": _nodes_pass}
+        for name, step in steps.items():
+            if recording.runner.device == "cpu" and name != "nodes":
                 _skip(recording, name, "the run is on the CPU")
-        _nodes_pass(recording, source)
+            elif name not in passes:
+                _skip(recording, name, _NOT_ASKED)
+            else:
+                step(recording, source)
         ceilings = _ceilings(recording)
         _finish(recording, ceilings)
     return target
 
 
-def _run_pass(
-    recording: _Recording,
-    name: str,
-    *,
-    source: str = "none",
-    calls: int = 0,
-    config: RunConfig | None = None,
-    graph_nodes: bool = False,
-) -> Outcome:
-    """One worker, with NVML beside it; its tables end up in `<folder>/passes/<name>`."""
-    begun = time.monotonic_ns()
-    where = recording.folder / "passes" / name
-    warmup = recording.latency.warmup_calls if recording.latency else 0
-    spec = WorkerSpec.model_validate(
-        {
-            "config": config or recording.config,
-            "pass_name": name,
-            "model": recording.prepared.model_path,
-            "feeds": recording.prepared.feeds_path,
-            "device": recording.device,
-            "trace_here": source == "cupti",
-            "graph_nodes": graph_nodes,
-            "warmup_calls": min(max(warmup, FEWEST_WARMUP_CALLS), MOST_WARMUP_CALLS),
-            "calls": calls,
-        }
-    )
-    report = where / "report"
-    wrapper = nsys_command(report, graph_nodes=graph_nodes) if source == "nsys" else ()
-    recording.progress(name, 0.0)
-
-    def on_event(event: dict[str, Any]) -> None:
-        if event["event"] == "progress":
-            recording.progress(name, event["share"])
-
-    if recording.device == "cuda":
-        device_id = recording.config.cuda.device_id
-        with DeviceSampler(device_id, name, gpm=name == "counters") as sampler:
-            outcome = run_worker(spec, where, timeout_s=recording.timeout_s, on_event=on_event, wrapper=wrapper)
-        write_table(where, "samples", sampler.samples())
-        recording.sources["nvml"] = sampler.nvml_source
-        if name == "counters":
-            write_table(where, "counters", sampler.counters())
-            recording.sources["gpm"] = sampler.gpm_source
-    else:
-        outcome = run_worker(spec, where, timeout_s=recording.timeout_s, on_event=on_event)
-    calls_table = pq.read_table(where / "latency.parquet")
-    if source == "nsys":
-        starts = calls_table["start_ns"].to_numpy()
-        tables = read_report(report, outcome.process)
-        write_device_tables(where, tables, name, starts, starts + calls_table["duration_ns"].to_numpy())
-    recording.passes[name] = _pass_info(name, calls_table, recording.latency, time.monotonic_ns() - begun)
-    recording.progress(name, 1.0)
-    return outcome
+def _run_pass(recording: _Recording, name: str, **options: Any) -> Pass:
+    """One pass of the run; its tables end up in `<folder>/passes/<name>`."""
+    bare = recording.latency
+    warmup = bare.warmup_calls if bare else 0
+    found = recording.runner.run(name, recording.folder / "passes" / name, warmup_calls=warmup, **options)
+    if bare is not None and found.info.median_ns is not None and bare.callers == 1:
+        found.info.dilation = found.info.median_ns / bare.median_ns
+    recording.passes[name] = found.info
+    recording.sources.update(found.sources)
+    return found
 
 
-def _pass_info(name: str, calls: pa.Table, bare: LatencyInfo | None, wall_ns: int) -> PassInfo:
-    measured = calls.filter(pc.equal(calls["phase"], "measured"))["duration_ns"].to_numpy()
-    median = float(np.median(measured)) if len(measured) else None
-    return PassInfo(
-        name=name,
-        state="complete",
-        calls=len(calls),
-        measured_calls=len(measured),
-        median_ns=median,
-        dilation=median / bare.median_ns if bare and median else None,
-        wall_ns=wall_ns,
-    )
-
-
-def _latency_pass(recording: _Recording) -> None:
-    outcome = _run_pass(recording, "latency")
+def _latency_pass(recording: _Recording, keep_outputs: bool) -> None:
+    outcome = _run_pass(recording, "latency", keep_outputs=keep_outputs).outcome
     recording.latency = LatencyInfo.model_validate(outcome.events["latency"])
     recording.passes["latency"].dilation = 1.0
     recording.sources["wall_clock"] = SourceInfo(state="present")
@@ -177,10 +113,10 @@ def _latency_pass(recording: _Recording) -> None:
 
 def _skip(recording: _Recording, name: str, reason: str) -> None:
     recording.passes[name] = PassInfo(name=name, state="skipped", reason=reason)
-    recording.progress(name, 1.0)
+    recording.runner.progress(name, 1.0)
 
 
-def _counters_pass(recording: _Recording) -> None:
+def _counters_pass(recording: _Recording, source: str) -> None:
     _guarded(recording, "counters", "gpm")
 
 
@@ -194,12 +130,14 @@ def _activity_pass(recording: _Recording, source: str) -> None:
 def _nodes_pass(recording: _Recording, source: str) -> None:
     if source in recording.sources and recording.sources[source].state == "failed":
         source = "none"
+    config = recording.runner.config
     # The profiler sees no node in a replayed graph: they are found through the capture, or else without the graph.
-    replayed = recording.config.cuda_graph and source != "none"
-    config = recording.config.changed(cuda_graph=False) if recording.config.cuda_graph and not replayed else None
+    replayed = config.cuda_graph and source != "none"
+    # One caller at a time, so that each launch lies in one node.
+    alone = config.changed(cuda_graph=replayed, concurrency=1, sessions=1)
     calls = _affordable(recording, "nodes_calls")
     recording.sources["ort_profiler"] = SourceInfo(state="present")
-    _guarded(recording, "nodes", "ort_profiler", source=source, calls=calls, config=config, graph_nodes=replayed)
+    _guarded(recording, "nodes", "ort_profiler", source=source, calls=calls, config=alone, graph_nodes=replayed)
 
 
 def _guarded(recording: _Recording, name: str, source_name: str, **options: Any) -> None:
@@ -218,7 +156,7 @@ def _guarded(recording: _Recording, name: str, source_name: str, **options: Any)
 
 def _affordable(recording: _Recording, name: str) -> int:
     """The configured number of calls, or as many as fit the budget's seconds, but at least 3."""
-    budget = recording.config.budget
+    budget = recording.runner.config.budget
     assert recording.latency is not None
     fitting = int(budget.seconds * 1e9 / recording.latency.median_ns)
     return min(int(getattr(budget, name)), max(3, fitting))
@@ -226,42 +164,44 @@ def _affordable(recording: _Recording, name: str) -> int:
 
 def _ceilings(recording: _Recording) -> Ceilings:
     """The device's ceilings from the cache, or measured in a process of their own; what fails is written down."""
-    recording.progress("ceilings", 0.0)
+    runner = recording.runner
+    runner.progress("ceilings", 0.0)
     try:
         ceilings = measure_in_process(
-            recording.device,
-            device_id=recording.config.cuda.device_id,
-            threads=recording.config.intra_op_threads,
-            timeout_s=recording.timeout_s,
+            runner.device,
+            device_id=runner.config.cuda.device_id,
+            threads=runner.config.intra_op_threads,
+            timeout_s=runner.timeout_s,
         )
         recording.sources["ceilings"] = SourceInfo(state="present")
     except WorkbenchError as error:
         recording.sources["ceilings"] = SourceInfo(state="failed", reason=str(error))
         ceilings = Ceilings(notes=[str(error)])
-    recording.progress("ceilings", 1.0)
+    runner.progress("ceilings", 1.0)
     return ceilings
 
 
 def _finish(recording: _Recording, ceilings: Ceilings) -> None:
     folder, parts = recording.folder, recording.folder / "passes"
+    config, prepared, device = recording.runner.config, recording.runner.prepared, recording.runner.device
     for name in TABLES:
         files = [file for part in recording.passes if (file := parts / part / f"{name}.parquet").is_file()]
         if files:
             write_table(folder, name, pa.concat_tables([pq.read_table(file) for file in files]))
-    graph = parts / "nodes" / GRAPH
-    if graph.is_file():
-        graph.rename(folder / GRAPH)
+    for kept in (parts / "nodes" / GRAPH, parts / "latency" / OUTPUTS):
+        if kept.is_file():
+            kept.rename(folder / kept.name)
     shutil.rmtree(parts)
-    recording.prepared.remove_files()
+    prepared.remove_files()
     write_manifest(
         folder,
         Manifest(
             workbench_version=__version__,
             created_ns=time.time_ns(),
             complete=all(info.state != "failed" for info in recording.passes.values()),
-            config=recording.config.model_dump(mode="json", exclude_unset=True),
-            model=recording.prepared.info,
-            device=describe_device(recording.device, recording.config.cuda.device_id),
+            config=config.model_dump(mode="json", exclude_unset=True),
+            model=prepared.info,
+            device=describe_device(device, config.cuda.device_id),
             software=software_versions(),
             providers=recording.providers,
             provider_options=recording.provider_options,
@@ -269,6 +209,6 @@ def _finish(recording: _Recording, ceilings: Ceilings) -> None:
             passes=recording.passes,
             sources=recording.sources,
             ceilings=ceilings,
-            notes=recording.notes + recording.prepared.notes,
+            notes=recording.notes + prepared.notes,
         ),
     )

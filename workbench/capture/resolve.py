@@ -21,7 +21,8 @@ def resolve_device(config: RunConfig) -> Device:
         return "cpu"
     if gpu_present():
         return "cuda"
-    needs = "provider 'cuda'" if config.provider == "cuda" else "cuda_graph" if config.cuda_graph else None
+    needs = "cuda_graph" if config.cuda_graph else None
+    needs = f"provider {config.provider!r}" if config.provider != "auto" else needs
     needs = needs or ("binding 'pinned'" if config.binding == "pinned" else None)
     if needs and not config.allow_cpu:
         raise NoDriverError(

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.capture.libraries import missing_cuda_libraries
+from workbench.capture.tensorrt import TENSORRT, tensorrt_problem
 from workbench.config import RunConfig
 from workbench.errors import (
     CpuFallbackError,
     FeedError,
     ModelError,
     OutOfMemoryError,
+    SourceError,
     UnsupportedModelError,
     WorkbenchError,
     WorkerError,
@@ -47,32 +49,52 @@ def create_session(
 ) -> ort.InferenceSession:
     """A session on `device` (`cuda` or `cpu`). `profile_prefix` turns the profiler on.
 
-    Raises `CpuFallbackError` when ONNX Runtime left the GPU in silence, `UnsupportedModelError`, `ModelError`,
-    `OutOfMemoryError`.
+    With provider `tensorrt`, TensorRT comes before CUDA, which takes the nodes that TensorRT leaves. Raises
+    `CpuFallbackError` when ONNX Runtime left the GPU in silence, `SourceError` when TensorRT is not there,
+    `UnsupportedModelError`, `ModelError`, `OutOfMemoryError`.
     """
     import onnxruntime as ort
 
     options = _session_options(config, profile_prefix, optimized_model)
-    providers: list[Any] = [CPU]
-    if device == "cuda":
-        if CUDA not in ort.get_available_providers():
-            raise CpuFallbackError(
-                f"This onnxruntime {ort.__version__} has no CUDA provider: remove it and install onnxruntime-gpu."
-            )
-        given = config.cuda.to_provider_options()
-        providers = [(CUDA, {**given, **({"enable_cuda_graph": "1"} if config.cuda_graph else {})}), CPU]
+    providers = _providers(config) if device == "cuda" else [CPU]
     try:
-        session = ort.InferenceSession(str(model), options, providers=providers)
+        # Without this, ONNX Runtime answers any failure, be it a full device, with a session on the next provider.
+        session = ort.InferenceSession(str(model), options, providers=providers, enable_fallback=False)
     except Exception as error:
         raise explain(error) from None
-    if device == "cuda" and session.get_providers()[0] != CUDA:
+    in_force = session.get_providers()
+    if device == "cuda" and CUDA not in in_force:
         missing = missing_cuda_libraries()
         cause = f"{', '.join(missing)} did not load" if missing else "the CUDA provider did not start"
         raise CpuFallbackError(
             f"ONNX Runtime fell back to the CPU because {cause}: install them with pip install 'ort-workbench[gpu]', "
             "or accept the CPU with --allow-cpu."
         )
+    if device == "cuda" and config.provider == "tensorrt" and TENSORRT not in in_force:
+        raise SourceError(
+            "ONNX Runtime left TensorRT out because its provider did not start: run `workbench doctor`, or use "
+            "provider 'cuda'."
+        )
     return session
+
+
+def _providers(config: RunConfig) -> list[Any]:
+    """The providers of a session on the GPU, the first choice first; raises when one that is asked for is not there."""
+    import onnxruntime as ort
+
+    if CUDA not in ort.get_available_providers():
+        raise CpuFallbackError(
+            f"This onnxruntime {ort.__version__} has no CUDA provider: remove it and install onnxruntime-gpu."
+        )
+    cuda = config.cuda.to_provider_options()
+    if config.provider != "tensorrt":
+        return [(CUDA, {**cuda, **({"enable_cuda_graph": "1"} if config.cuda_graph else {})}), CPU]
+    if problem := tensorrt_problem():
+        raise SourceError(f"Provider 'tensorrt' cannot be used: {problem}, or use provider 'cuda'.")
+    # ONNX Runtime captures a graph only of nodes that one provider runs, here TensorRT
+    graph = {"trt_cuda_graph_enable": "1"} if config.cuda_graph else {}
+    own = {**config.tensorrt.to_provider_options(), **graph, "device_id": cuda["device_id"]}
+    return [(TENSORRT, own), (CUDA, cuda), CPU]
 
 
 def _session_options(config: RunConfig, profile_prefix: Path | None, optimized: Path | None) -> ort.SessionOptions:
@@ -121,6 +143,8 @@ def run_options(config: RunConfig) -> ort.RunOptions | None:
 
 
 _OUT_OF_MEMORY: Final = re.compile(r"failed to allocate|out of memory|bad_alloc|BFCArena|ERROR_OUT_OF_MEMORY", re.I)
+# of BFCArena on the CPU and on the GPU, the latter when `gpu_mem_limit` stops it
+_REQUESTED: Final = re.compile(r"requested (?:buffer of size|bytes of) (?P<bytes>\d+)", re.I)
 _NO_KERNEL: Final = re.compile(r"could not find an implementation for (?:the node )?(?P<op>[\w.:/()]+)", re.I)
 _NO_OPERATOR: Final = re.compile(r"(?:No Op registered for|Fatal error: )\s*(?P<op>[\w.:]+)", re.I)
 _WRONG_INPUT: Final = re.compile(
@@ -142,7 +166,9 @@ def explain(error: BaseException) -> WorkbenchError:
     text = " ".join(str(error).split())
     cause = _NOISE.sub("", text)[:300].rstrip(". ")
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
-        return OutOfMemoryError(f"Out of memory ({cause}): use a smaller batch or shape, or raise cuda.gpu_mem_limit.")
+        size = _REQUESTED.search(text)
+        what = f"an allocation of {size['bytes']} bytes failed ({cause})" if size else cause
+        return OutOfMemoryError(f"Out of memory: {what}: use a smaller batch or shape, or raise cuda.gpu_mem_limit.")
     if found := _NO_KERNEL.search(text) or _NO_OPERATOR.search(text):
         return UnsupportedModelError(
             f"ONNX Runtime has no implementation of {found['op']} here: export the model without it, or update "

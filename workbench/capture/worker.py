@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from workbench.capture.feeds import load_feeds, save_feeds
 from workbench.capture.trace_log import RangeLog
 from workbench.config import RunConfig
 from workbench.errors import DiskFullError, OutOfMemoryError, WorkbenchError
@@ -25,9 +28,17 @@ from workbench.runs.calls import assign_calls
 from workbench.runs.schema import TABLES
 from workbench.runs.writer import full_disk_is_suspected, write_table
 
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from workbench.capture.binding import Bound, Call
+
 EVENT_MARK: Final = "@workbench "
 FAILED: Final = 3  # exit status when an error was reported as an event
 STEPS: Final = ("import", "libraries", "session", "binding", "first call")
+AGAIN: Final = " again"  # the step of a later shape's second call
+OUTPUTS: Final = "outputs.npz"
+_RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2) of each system
 
 
 class WorkerSpec(BaseModel):
@@ -35,6 +46,8 @@ class WorkerSpec(BaseModel):
 
     `graph_nodes`: replayed CUDA graphs are traced node by node.
     `warmup_calls` and `calls` hold for the passes that do not find them out themselves.
+    `later_feeds`: inputs of other shapes that the session meets after its first call. `keep_outputs` writes the outputs
+    of one call to `outputs.npz`.
     """
 
     config: RunConfig
@@ -46,6 +59,8 @@ class WorkerSpec(BaseModel):
     graph_nodes: bool = False
     warmup_calls: int = 0
     calls: int = 0
+    later_feeds: list[Path] = []
+    keep_outputs: bool = False
 
 
 def say(event: str, **values: Any) -> None:
@@ -54,12 +69,24 @@ def say(event: str, **values: Any) -> None:
     sys.stdout.flush()
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What ONNX Runtime raises, as one sentence."""
+    from workbench.capture.session import explain
+
+    try:
+        yield
+    except Exception as error:
+        raise explain(error) from None
+
+
 class Worker:
     """Runs one pass and writes its tables."""
 
     def __init__(self, spec: WorkerSpec, folder: Path) -> None:
         self.spec, self.folder = spec, folder
         self.log = RangeLog()
+        self.steps = list(STEPS)
 
     def run(self) -> None:
         """The whole pass; raises subclasses of `WorkbenchError`."""
@@ -70,26 +97,30 @@ class Worker:
                 from workbench.capture.cupti import CuptiTrace
 
                 trace = stack.enter_context(CuptiTrace(graph_nodes=spec.graph_nodes))
-            session, call, first_ns = self._start()
+            session, bound, first_ns = self._start()
             say("session", providers=session.get_providers(), options=session.get_provider_options())
-            if spec.pass_name == "latency":
-                self._latency(call, first_ns)
-            else:
-                self._fixed_calls(call, first_ns)
+            calls = [each.call for each in bound]
+            with _explained():
+                if spec.pass_name == "latency":
+                    self._latency(calls, first_ns)
+                else:
+                    self._fixed_calls(calls, first_ns)
+                if spec.keep_outputs:
+                    save_feeds(self.folder / OUTPUTS, bound[0].outputs())
+            say("memory", peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES)
         call_starts, call_ends = self._write_log()
         if spec.pass_name == "nodes":
             self._write_profile(session, call_starts, call_ends)
         if trace is not None:
             write_device_tables(self.folder, trace.tables(), spec.pass_name, call_starts, call_ends)
 
-    def _start(self) -> tuple[Any, Any, tuple[int, int]]:
-        """Session, callable and (start, duration) of the first call, each step in its own range."""
-        spec, log = self.spec, self.log
+    def _start(self) -> tuple[ort.InferenceSession, list[Bound], tuple[int, int]]:
+        """First session, one bound call for each caller, and (start, duration) of the first call; steps are ranges."""
+        spec, log, config = self.spec, self.log, self.spec.config
         say("phase", name="session", process=os.getpid())
         from workbench.capture.binding import bind
-        from workbench.capture.feeds import load_feeds
         from workbench.capture.libraries import preload_cuda_libraries
-        from workbench.capture.session import create_session, explain, run_options
+        from workbench.capture.session import create_session, run_options
 
         with log.range("import"):
             import onnxruntime  # noqa: F401  (timed: part of the cold start)
@@ -98,44 +129,58 @@ class Worker:
                 preload_cuda_libraries()
         profiled = spec.pass_name == "nodes"
         with log.range("session"), full_disk_is_suspected(self.folder):
-            session = create_session(
-                spec.model,
-                spec.config,
-                spec.device,
-                profile_prefix=self.folder / "ort" if profiled else None,
-                optimized_model=self.folder / "optimized.onnx" if profiled else None,
-            )
+            sessions = [
+                create_session(
+                    spec.model,
+                    config,
+                    spec.device,
+                    profile_prefix=self.folder / "ort" if profiled else None,
+                    optimized_model=self.folder / "optimized.onnx" if profiled else None,
+                )
+                for _ in range(config.sessions)
+            ]
         feeds = load_feeds(spec.feeds)
-        try:
+        with _explained():
             with log.range("binding"):
-                call = bind(session, feeds, spec.config, spec.device, run_options(spec.config))
+                bound = [
+                    bind(session, feeds, config, spec.device, run_options(config))
+                    for session in sessions
+                    for _ in range(config.concurrency)
+                ]
             say("phase", name="first call")
             with log.range("first call"):
                 before = time.perf_counter_ns()
-                call()
+                bound[0].call()
                 duration = time.perf_counter_ns() - before
-        except Exception as error:
-            raise explain(error) from None
-        return session, call, (before + log.epoch_offset_ns, duration)
+            for at, path in enumerate(spec.later_feeds, start=2):
+                self._meet_shape(f"shape {at}", bind(sessions[0], load_feeds(path), config, spec.device, None).call)
+        return sessions[0], bound, (before + log.epoch_offset_ns, duration)
 
-    def _latency(self, call: Any, first_ns: tuple[int, int]) -> None:
+    def _meet_shape(self, name: str, call: Call) -> None:
+        """The first call of a further shape, and the next one, which shows what the first cost beyond a usual call."""
+        for step in (name, f"{name}{AGAIN}"):
+            with self.log.range(step):
+                call()
+            self.steps.append(step)
+
+    def _latency(self, calls: list[Call], first_ns: tuple[int, int]) -> None:
+        from workbench.capture.callers import measure_together
         from workbench.capture.latency import measure
 
+        budget, offset = self.spec.config.budget, self.log.epoch_offset_ns
         say("phase", name="measure")
+
+        def progress(share: float) -> None:
+            say("progress", share=share)
+
         with self.log.range("measure"):
-            measured = measure(
-                call,
-                self.spec.config.budget,
-                epoch_offset_ns=self.log.epoch_offset_ns,
-                first_ns=first_ns,
-                progress=lambda share: say("progress", share=share),
-            )
+            if len(calls) == 1:
+                measured = measure(calls[0], budget, epoch_offset_ns=offset, first_ns=first_ns, progress=progress)
+            else:
+                measured = measure_together(calls, budget, epoch_offset_ns=offset, progress=progress).after(first_ns)
         self._write_calls(measured.starts_ns, measured.durations_ns, measured.warmup)
-        write_table(
-            self.folder,
-            "steps",
-            self.log.steps(STEPS).append_column("pass", [["latency"] * len(STEPS)]),
-        )
+        steps = self.log.steps(tuple(self.steps))
+        write_table(self.folder, "steps", steps.append_column("pass", [["latency"] * len(steps)]))
         say(
             "latency",
             median_ns=measured.interval.median,
@@ -144,27 +189,44 @@ class Worker:
             measured_calls=len(measured.durations_ns) - measured.warmup,
             warmup_calls=measured.warmup,
             stopped_by=measured.stopped_by,
+            callers=len(calls),
             notes=measured.notes,
         )
 
-    def _fixed_calls(self, call: Any, first_ns: tuple[int, int]) -> None:
+    def _fixed_calls(self, calls: list[Call], first_ns: tuple[int, int]) -> None:
         """Warm up, then make a fixed number of calls; the counters pass goes on until its time is full."""
+        spec, offset = self.spec, self.log.epoch_offset_ns
+        seconds = spec.config.budget.counters_seconds if spec.pass_name == "counters" else None
+        if len(calls) > 1:
+            starts, durations = self._calls_together(calls, seconds)
+            everything = np.insert(starts, 0, first_ns[0]), np.insert(durations, 0, first_ns[1])
+            self._write_calls(*everything, 1)
+            return
         from workbench.capture.latency import timed_calls
 
-        spec, offset = self.spec, self.log.epoch_offset_ns
         starts, durations = [first_ns[0]], [first_ns[1]]
         never = 2**63
         say("phase", name="warm-up")
         with self.log.range("warm-up"):
-            timed_calls(call, spec.warmup_calls, starts, durations, offset, never)
+            timed_calls(calls[0], spec.warmup_calls, starts, durations, offset, never)
         say("phase", name="measure")
         with self.log.range("measure"):
-            if spec.pass_name == "counters":
-                seconds_ns = int(spec.config.budget.counters_seconds * 1e9)
-                timed_calls(call, never, starts, durations, offset, time.perf_counter_ns() + seconds_ns)
+            if seconds is not None:
+                timed_calls(calls[0], never, starts, durations, offset, time.perf_counter_ns() + int(seconds * 1e9))
             else:
-                timed_calls(call, spec.calls, starts, durations, offset, never)
+                timed_calls(calls[0], spec.calls, starts, durations, offset, never)
         self._write_calls(np.array(starts, np.int64), np.array(durations, np.int64), spec.warmup_calls + 1)
+
+    def _calls_together(self, calls: list[Call], seconds: float | None) -> tuple[Any, Any]:
+        from workbench.capture.callers import Callers
+
+        callers = Callers(calls, self.log.epoch_offset_ns)
+        each = None if seconds is not None else max(3, -(-self.spec.calls // len(calls)))
+        say("phase", name="measure")
+        with self.log.range("measure"), callers.running(each):
+            if seconds is not None:
+                time.sleep(seconds)
+        return callers.timed()
 
     def _write_calls(self, starts: Any, durations: Any, warmup: int) -> None:
         count = len(starts)

@@ -231,7 +231,7 @@ def _diagnose_cpu(manifest: Manifest, bare: LatencyInfo, nodes: NodeTimes | None
     verdict = judge(shares)
     names_launch = "launch" in (verdict.name, *(verdict.pair or ()))
     notes = _notes(manifest, bare, 1.0, nodes, replayed=False)
-    if np.median(per_call) > bare.median_ns:
+    if bare.callers == 1 and np.median(per_call) > bare.median_ns:
         notes.append("The profiled pass ran slower than the bare one: its node times were scaled down in proportion.")
     return Diagnosis(
         verdict=verdict,

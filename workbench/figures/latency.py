@@ -1,4 +1,4 @@
-"""The latency of every call, bare: warm-up, measured calls, and the median that all shares refer to."""
+"""The latency of every call, bare: warm-up, measured calls, and their median."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from workbench.figures.classes import ACCENT, COLOURS
 from workbench.figures.theme import TEXT, empty, style
 from workbench.figures.units import TimeScale, format_ns, time_scale
 from workbench.runs.manifest import LatencyInfo
+from workbench.runs.statistics import Interval, median_interval
 
 # SVG markers get slow beyond a few thousand; above that, neighbours are drawn as a band of minimum to maximum.
 _MOST_DOTS: Final = 3000
@@ -27,26 +28,30 @@ def latency_series(latency: pd.DataFrame, bare: LatencyInfo) -> go.Figure:
     measured, before = calls[calls["phase"] == "measured"], calls[calls["phase"] != "measured"]
     if not len(measured):
         return empty("No call was timed: the latency pass provides one row for each call.")
-    scale = time_scale(bare.median_ns)
+    # with several callers, the manifest holds the time between two completions in the place of a call's own
+    middle = median_interval(measured["duration_ns"].to_numpy()) if bare.callers > 1 else _as_interval(bare)
+    scale = time_scale(middle.median)
     figure = go.Figure()
     _add_calls(figure, before, "warm-up", COLOURS["other"], scale)
     _add_calls(figure, measured, "measured", ACCENT, scale)
     ends = [int(measured["call"].iloc[0]), int(measured["call"].iloc[-1])]
     figure.add_scatter(
-        x=ends, y=[bare.median_ns / scale.divisor_ns] * 2, mode="lines", name=f"median {format_ns(bare.median_ns)}",
+        x=ends, y=[middle.median / scale.divisor_ns] * 2, mode="lines", name=f"median {format_ns(middle.median)}",
         line={"color": TEXT, "width": 2}, hoverinfo="skip",
     )  # fmt: skip
     figure.add_hrect(
-        y0=bare.ci_low_ns / scale.divisor_ns, y1=bare.ci_high_ns / scale.divisor_ns, fillcolor=TEXT, opacity=0.25,
+        y0=middle.low / scale.divisor_ns, y1=middle.high / scale.divisor_ns, fillcolor=TEXT, opacity=0.25,
         line_width=0,
     )  # fmt: skip
     low, high = float(calls["duration_ns"].min()), _OFF_SCALE * float(measured["duration_ns"].max())
     above = calls[calls["duration_ns"] > high]
     inside = calls[calls["duration_ns"] <= high]["duration_ns"].max()
     title = (
-        f"Median {format_ns(bare.median_ns)}, 95 % interval {format_ns(bare.ci_low_ns)} to "
-        f"{format_ns(bare.ci_high_ns)}, over {len(measured):,} measured calls"
+        f"Median {format_ns(middle.median)}, 95 % interval {format_ns(middle.low)} to "
+        f"{format_ns(middle.high)}, over {len(measured):,} measured calls"
     )
+    if bare.callers > 1:
+        title += f", {bare.callers} in flight"
     if len(above):
         title += f"; {_above_the_picture(above)}: double-click to see all"
     style(figure, title, height=320, left=70)
@@ -57,6 +62,10 @@ def latency_series(latency: pd.DataFrame, bare: LatencyInfo) -> go.Figure:
     )
     figure.update_xaxes(title_text="call")
     return figure
+
+
+def _as_interval(bare: LatencyInfo) -> Interval:
+    return Interval(bare.median_ns, bare.ci_low_ns, bare.ci_high_ns)
 
 
 def _above_the_picture(calls: pd.DataFrame) -> str:

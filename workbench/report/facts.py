@@ -143,7 +143,9 @@ def headline(diagnosis: Diagnosis, manifest: Manifest) -> str:
     name = card(diagnosis, manifest).name
     held = name if name == INCONCLUSIVE else f"held back by {name}"
     whole = manifest.imported is not None and manifest.imported.calls_marked_by == WHOLE_WINDOW
+    callers = diagnosis.latency.callers
     time = f"{format_ns(diagnosis.latency.median_ns)} {'in all' if whole else 'a call'}"
+    time += f" with {callers} in flight" if callers > 1 else ""
     return f"{manifest.model.name} on {manifest.device.name}: {held}, {time}"
 
 
@@ -184,8 +186,11 @@ def interval(diagnosis: Diagnosis) -> str:
     """T with its interval and how it was measured."""
     bare = diagnosis.latency
     stopped_by = "the interval being narrow enough" if bare.stopped_by == "precise" else bare.stopped_by or UNKNOWN
+    of = f"{bare.measured_calls:,} {_attached(diagnosis)} calls"
+    together = f"the window of {of} with {bare.callers} in flight, per call,"
+    measured = f"the median of {of}" if bare.callers == 1 else together
     return (
-        f"T = {bare.median_ns:,.0f} ns, the median of {bare.measured_calls:,} {_attached(diagnosis)} calls after "
+        f"T = {bare.median_ns:,.0f} ns, {measured} after "
         f"{bare.warmup_calls:,} for warm-up; 95 % interval {bare.ci_low_ns:,.0f} to {bare.ci_high_ns:,.0f} ns; "
         f"stopped by {stopped_by}."
     )

@@ -27,7 +27,11 @@ class TensorInfo(_Part):
 
 
 class ModelInfo(_Part):
-    """The model as it was run. `sha256` is of the file, `file_bytes` without external data; not known of an import."""
+    """The model as it was run; of an import only the name is known.
+
+    sha256, file_bytes: of the user's file, without external data.
+    part: the node or block that was run alone. conversions: what was made of the model first, in this order.
+    """
 
     name: str
     sha256: str = ""
@@ -35,6 +39,8 @@ class ModelInfo(_Part):
     inputs: list[TensorInfo] = []
     outputs: list[TensorInfo] = []
     rebatched_to: int | None = None
+    part: dict[str, Any] | None = None
+    conversions: list[str] = []
     feed_shapes: dict[str, list[int]] = {}
     feed_dtypes: dict[str, str] = {}
 
@@ -56,7 +62,10 @@ class DeviceInfo(_Part):
 
 
 class PassInfo(_Part):
-    """One execution of the worker. Dilation is the median call of this pass over the bare median."""
+    """One execution of the worker. Dilation is the median call of this pass over the bare median.
+
+    Peaks: resident memory of the worker, and device memory above what was in use before it began (NVML, sampled).
+    """
 
     name: str
     state: Literal["complete", "failed", "skipped"]
@@ -66,6 +75,8 @@ class PassInfo(_Part):
     median_ns: float | None = None
     dilation: float | None = None
     wall_ns: int = 0
+    peak_host_bytes: int | None = None
+    peak_device_bytes: int | None = None
 
 
 class SourceInfo(_Part):
@@ -79,7 +90,8 @@ class LatencyInfo(_Part):
     """How the latency pass ended. `stopped_by`: `precise` (interval narrow enough), `budget` or `max calls`.
 
     `ci_low_ns` and `ci_high_ns` bound the median with 95 % confidence (binomial order statistics). traced: the times
-    come from an imported capture, so that a profiler was attached.
+    come from an imported capture, so that a profiler was attached. callers: calls in flight at once; with several,
+    `median_ns` is T, the measured window over the calls that ended in it, bounded by batch means.
     """
 
     median_ns: float
@@ -88,6 +100,7 @@ class LatencyInfo(_Part):
     measured_calls: int
     warmup_calls: int
     stopped_by: str
+    callers: int = 1
     traced: bool = False
     notes: list[str] = []
 

@@ -14,9 +14,9 @@ import onnx
 
 from workbench.config.strict import nearest
 from workbench.errors import ConfigError, DiskFullError, ModelError
-from workbench.zoo import families, transformer
+from workbench.zoo import families, resnet, transformer
 
-__all__ = ["ZooModel", "build", "models", "resnet50_path", "write"]
+__all__ = ["ZooModel", "build", "models", "resnet50_path", "write", "write_resnet50"]
 
 DTYPES: Final = ("float16", "float32")
 
@@ -97,8 +97,22 @@ def write(name: str, path: str | os.PathLike[str], **parameters: int | str) -> P
 
     Raises `ConfigError` as `build` does or when the file cannot be written, `DiskFullError` on a full disk.
     """
-    target = Path(path)
-    data = build(name, **parameters).SerializeToString(deterministic=True)
+    return _write(build(name, **parameters), Path(path))
+
+
+def write_resnet50(path: str | os.PathLike[str], seed: int = 0) -> Path:
+    """Write ResNet-50 (input [batch, 3, 224, 224] float32, 102 MB) with seeded weights atomically; return its path.
+
+    The architecture is that of `resnet50_path`, whose weights are constants; here outputs vary with the input, so that
+    they can be compared and calibrated on. Equal seeds give equal bytes on one kind of CPU. Raises `ModelError` when
+    the onnx package lacks the graph, and as `write` does.
+    """
+    _check("resnet50", "seed", seed, 0)
+    return _write(resnet.resnet50(onnx.load(resnet50_path()), seed), Path(path))
+
+
+def _write(model: onnx.ModelProto, target: Path) -> Path:
+    data = model.SerializeToString(deterministic=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
