@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 
 from workbench.diagnosis.diagnosis import diagnose
+from workbench.diagnosis.levers import lever
+from workbench.diagnosis.prediction import predict
 from workbench.diagnosis.shares import SHARES
 from workbench.errors import ConfigError
 from workbench.report import facts
 from workbench.report.html import render_report, write_report
-from workbench.report.levers import levers
 from workbench.report.ranges import MOST_RANGES, nvtx_times, range_rows
 from workbench.report.redact import flat, without_folders
 from workbench.report.text import MOST_LINES, summary
@@ -364,11 +365,25 @@ def test_only_the_name_of_a_file_is_shown_from_the_configuration() -> None:
 
 
 def test_levers_leave_out_what_is_already_so(h200: Path) -> None:
-    diagnosis = diagnose(RunFolder(h200 / "launch_device"))
-    with_graph = levers(diagnosis, {"binding": "device", "cuda_graph": True}, "cuda")
-    without = levers(diagnosis, {"binding": "device"}, "cuda")
-    assert [text for text in without if text not in with_graph] == ["Replay a CUDA graph: one launch for all kernels."]
-    assert not any("Bind inputs" in text for text in without)
+    without, with_graph = (page_of(RunFolder(h200 / name)) for name in ("launch_device", "launch_device_graph"))
+    assert lever("cuda-graph").title in without.texts
+    assert lever("cuda-graph").title not in with_graph.texts
+    assert lever("io-binding-device").title not in without.texts
+
+
+def test_a_lever_says_what_it_should_give_and_how_that_was_worked_out(h200: Path) -> None:
+    run = RunFolder(h200 / "pcie_numpy")
+    said = predict(lever("io-binding-device"), run)
+    found = page_of(run)
+    at = found.texts.index(lever("io-binding-device").title)
+    assert found.texts[at + 1] == said.why
+    assert found.texts[at + 4] == f"{said.ratio:.2f} ({said.low:.2f} to {said.high:.2f})"
+
+
+def test_an_imported_capture_gets_levers_without_predictions(imported: Callable[..., RunFolder]) -> None:
+    found = page_of(imported("nsight_h200_four_classes", "launch:measure"))
+    assert lever("cuda-graph").title in found.texts
+    assert "predicted T′ / T" not in found.texts
 
 
 @pytest.mark.parametrize("name", ["compute_numpy", "launch_device_graph", "decoder_device", "resnet50_b64_device"])

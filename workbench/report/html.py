@@ -23,10 +23,10 @@ from plotly.offline import get_plotlyjs
 from workbench.analysis.kernel_times import kernel_times
 from workbench.analysis.thresholds import CLEAR_LEAD, LARGE_SHARE
 from workbench.diagnosis.diagnosis import Diagnosis
+from workbench.diagnosis.levers import Ranked, ranked, situation_of
 from workbench.errors import ConfigError
 from workbench.figures.units import format_percent
 from workbench.report import facts, tables
-from workbench.report.levers import levers
 from workbench.report.pictures import pictures
 from workbench.report.ranges import nvtx_times, range_rows
 from workbench.report.redact import without_folders
@@ -45,6 +45,17 @@ class _Place(NamedTuple):
     title: str
     height: int
     instead: str = ""
+
+
+class _Lever(NamedTuple):
+    """One row of what would help; `ratio` is T' / T with its interval, empty where nothing could be predicted."""
+
+    title: str
+    condition: str
+    effect: str
+    cost: str
+    ratio: str
+    why: str
 
 
 class _Script(NamedTuple):
@@ -83,6 +94,7 @@ def render_report(run: RunFolder, diagnosis: Diagnosis) -> str:
     nodes = diagnosis.nodes
     kernels = kernel_times(run)
     ranges = nvtx_times(run)
+    helping = [_lever(each) for each in ranked(situation_of(run, diagnosis)) if each.treats_verdict]
     environment = Environment(
         loader=PackageLoader("workbench.report"),
         autoescape=True,
@@ -103,7 +115,8 @@ def render_report(run: RunFolder, diagnosis: Diagnosis) -> str:
         launch_sum=facts.launch_sum(diagnosis.pieces) if diagnosis.pieces is not None else "",
         arithmetic=facts.arithmetic(diagnosis, kind),
         counters=tables.counter_rows(diagnosis),
-        levers=levers(diagnosis, manifest.config, kind),
+        levers=[row for row in helping if row.ratio],
+        unpredicted_levers=[row for row in helping if not row.ratio],
         nodes=tables.node_rows(nodes) if nodes is not None else [],
         ranges=range_rows(ranges) if ranges is not None else None,
         kernels=tables.kernel_rows(kernels) if kernels is not None else [],
@@ -129,6 +142,12 @@ def render_report(run: RunFolder, diagnosis: Diagnosis) -> str:
         plotly_js=plotly.packed,
         figures=_packed(_figures_json({name: drawn[name] for name, place in places.items() if not place.instead})),
     )
+
+
+def _lever(each: Ranked) -> _Lever:
+    lever, said = each.lever, each.prediction
+    ratio = "" if said.ratio is None else f"{said.ratio:.2f} ({said.low:.2f} to {said.high:.2f})"
+    return _Lever(lever.title, lever.condition, lever.effect, lever.cost, ratio, said.cannot_say or said.why)
 
 
 @cache
