@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 import workbench as wb
-from workbench import api, user_cache
+from workbench import user_cache
+from workbench.api import run as api_run
 from workbench.errors import ConfigError, ModelError, RunFolderError
 
 BUDGET = {"seconds": 0.2, "min_seconds": 0, "nodes_calls": 3}
@@ -89,7 +90,7 @@ def test_a_configuration_may_hold_the_model(small_model, monkeypatch):
         seen.append((config, target, options))
         raise ModelError("seen.")
 
-    monkeypatch.setattr(api, "record", record)
+    monkeypatch.setattr(api_run, "record", record)
     for model, config in (
         (None, wb.RunConfig(model=str(small_model), seed=3)),
         (small_model, wb.RunConfig(model="other.onnx", seed=3)),
@@ -106,9 +107,9 @@ def test_a_configuration_may_hold_the_model(small_model, monkeypatch):
 
 def test_runs_get_a_free_folder_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first = api._free_folder("m")
+    first = api_run.free_folder("m")
     first.mkdir(parents=True)
-    second = api._free_folder("m")
+    second = api_run.free_folder("m")
     assert first != second
     assert {first.parent, second.parent} == {Path("runs")}
     assert all(path.name.startswith("m-") for path in (first, second))
@@ -116,14 +117,14 @@ def test_runs_get_a_free_folder_of_their_own(tmp_path, monkeypatch):
 
 def test_a_model_is_a_path_or_a_name_of_the_zoo(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    assert api.resolve_model("folder/m.onnx") == Path("folder/m.onnx")
-    assert api.resolve_model("resnet50").is_file()
-    built = api.resolve_model("launch")
+    assert api_run.resolve_model("folder/m.onnx") == Path("folder/m.onnx")
+    assert api_run.resolve_model("resnet50").is_file()
+    built = api_run.resolve_model("launch")
     assert built.is_relative_to(user_cache.root())
     written = built.stat().st_mtime_ns
-    assert api.resolve_model("launch").stat().st_mtime_ns == written
+    assert api_run.resolve_model("launch").stat().st_mtime_ns == written
     with pytest.raises(ModelError, match="resnet50, compute"):
-        api.resolve_model("resnet")
+        api_run.resolve_model("resnet")
 
 
 def test_four_small_samples_ship_with_the_package():

@@ -1,4 +1,4 @@
-"""The Python interface: profile a model, open a run, look at a recorded one."""
+"""Runs: profile a model, import a capture, open a run, look at a recorded one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from workbench.runs.export import ExportFormat
 
-_SAMPLES = Path(__file__).parent / "samples"
+_SAMPLES = Path(__file__).parents[1] / "samples"
 RESNET50 = "resnet50"
 
 
@@ -93,13 +93,18 @@ def profile(
 
     Raises subclasses of `WorkbenchError`; a run whose later passes failed is returned with `manifest.complete` False.
     """
+    chosen = config_of(model, config)
+    target = Path(out) if out is not None else free_folder(Path(chosen.model).stem)
+    chosen = chosen.changed(model=str(resolve_model(chosen.model)))
+    return Run(record(chosen, target, activity=activity, timeout_s=timeout_s, progress=progress))
+
+
+def config_of(model: str | Path | None, config: RunConfig | Mapping[str, Any] | None) -> RunConfig:
+    """The configuration that a model and options make together; raises `ConfigError`."""
     options = config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else dict(config or {})
     if model is not None:
         options["model"] = str(model)
-    chosen = RunConfig(**options)
-    target = Path(out) if out is not None else _free_folder(Path(chosen.model).stem)
-    chosen = chosen.changed(model=str(resolve_model(chosen.model)))
-    return Run(record(chosen, target, activity=activity, timeout_s=timeout_s, progress=progress))
+    return RunConfig(**options)
 
 
 def import_run(
@@ -129,7 +134,7 @@ def import_run(
     chosen = parse_calls(calls) if isinstance(calls, str) else calls
     selection = Selection(range=range, calls=chosen, call_range=call, process=process, device=device)
     stem = Path(given[0]).name.partition(".")[0] if given else ""
-    target = Path(out) if out is not None else _free_folder(stem or "import")
+    target = Path(out) if out is not None else free_folder(stem or "import")
     return Run(import_files(given, target, selection, ceilings_of=_ceilings_of, progress=progress))
 
 
@@ -163,7 +168,8 @@ def resolve_model(model: str) -> Path:
     return kept if kept.is_file() else zoo.write(model, kept)
 
 
-def _free_folder(model: str) -> Path:
+def free_folder(model: str) -> Path:
+    """A folder `runs/<model>-<time>` that is not there yet."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     base = Path("runs") / f"{model}-{stamp}"
     return next(path for n in range(1, 1000) if not (path := base if n == 1 else Path(f"{base}-{n}")).exists())

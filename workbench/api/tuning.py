@@ -1,0 +1,208 @@
+"""What helps a run: levers tried, searched and swept, each result in a folder of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, Final
+
+from workbench.api.run import Run, config_of, free_folder, resolve_model
+from workbench.capture.record import DEFAULT_TIMEOUT_S
+from workbench.capture.resolve import Activity, resolve_device
+from workbench.config import RunConfig
+from workbench.diagnosis.levers import Lever, Situation, custom, lever, ranked
+from workbench.errors import ConfigError, RunFolderError
+from workbench.runs.reader import RunFolder
+from workbench.tuning.blocks import BASE, Block
+from workbench.tuning.experiment import RUNS, Experiment, OutputCheck, try_levers
+from workbench.tuning.metric import Metric, cold_start, latency, memory, throughput
+from workbench.tuning.objective import Constraint, Objective
+from workbench.tuning.record import TuningRecord
+from workbench.tuning.rounds import Progress, Settings
+from workbench.tuning.store import load_blocks
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+Base = str | Path | RunConfig | Mapping[str, Any] | RunFolder
+AnyLever = str | Lever | Mapping[str, Any]
+
+BEST: Final = "best.yaml"
+_NO_PROGRESS: Final[Progress] = lambda name, share: None  # noqa: E731
+
+
+class Tuning:
+    """Experiments on one base, opened from their folder; read only."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.record = TuningRecord.load(self.folder)
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """One for each lever, in the order in which they were tried."""
+        return self.record.experiments
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """Every measuring process with every call."""
+        return load_blocks(self.folder)
+
+    def run(self, arm: str = BASE) -> Run:
+        """The recorded run of the base or of a lever, to be diagnosed; raises `RunFolderError`."""
+        folder = self.folder / RUNS / arm
+        if not folder.is_dir():
+            known = sorted(path.name for path in (self.folder / RUNS).glob("*"))
+            raise RunFolderError(f"{self.folder} holds no run of {arm!r}: there are {', '.join(known)}.")
+        return Run(folder)
+
+    def config(self, arm: str | None = None) -> RunConfig:
+        """The configuration of a lever, of the base, or without a name the best one."""
+        return self.record.config_of(self.record.best if arm is None else arm)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per experiment, in the metric of the objective."""
+        return self.record.to_frame()
+
+    def figure(self) -> go.Figure:
+        """Before and after: the measured ratio of each lever with its interval, over the predicted one."""
+        from workbench.figures.experiments import before_after
+
+        return before_after(self.to_frame())
+
+    def summary(self) -> str:
+        """The experiments for a terminal."""
+        from workbench.report.tuned import tuning_summary
+
+        return tuning_summary(self.record)
+
+    def __repr__(self) -> str:
+        return f"<Tuning of {self.record.model} on {self.record.device.name}: {self.folder}>"
+
+
+def experiment(
+    base: Base,
+    lever: AnyLever | Sequence[AnyLever],
+    *,
+    metric: str = "latency",
+    rounds: int = 6,
+    seed: int = 0,
+    check: OutputCheck | None = None,
+    out: str | Path | None = None,
+    activity: Activity = "auto",
+    timeout_s: float | None = DEFAULT_TIMEOUT_S,
+    progress: Progress = _NO_PROGRESS,
+    cancelled: Event | None = None,
+) -> Tuning:
+    """Apply a lever, or several, to a base for real, and say what each did, with the certainty that the data give.
+
+    base: a model (file or name of the zoo), a `RunConfig` or a mapping of its options, or a run, whose configuration is
+    taken. lever: a name (`cuda-graph`), a `Lever`, or a mapping of options laid over the base. metric: what decides,
+    `latency` (P50), `latency:p99`, `throughput`, `memory`, `cold-start`. rounds: processes of each configuration, in
+    seeded random order. check: what the outputs have to keep. out: folder to make. cancelled: set it from another
+    thread to end after the running round; what was measured until then is kept.
+
+    Raises `ConfigError` for an unknown lever or metric, and what the base raises when it cannot run.
+    """
+    given = [lever] if isinstance(lever, (str, Lever, Mapping)) else list(lever)
+    chosen = [_lever(each, at) for at, each in enumerate(given)]
+    return _try(
+        base, chosen, Objective.parse(metric), [], Settings(rounds=rounds, seed=seed, timeout_s=timeout_s), out=out,
+        check=check, activity=activity, progress=progress, cancelled=cancelled,
+    )  # fmt: skip
+
+
+def tune(
+    base: Base,
+    *,
+    objective: str = "latency",
+    constraints: Iterable[str] = (),
+    most: int = 8,
+    rounds: int = 6,
+    seed: int = 0,
+    check: OutputCheck | None = None,
+    out: str | Path | None = None,
+    activity: Activity = "auto",
+    timeout_s: float | None = DEFAULT_TIMEOUT_S,
+    progress: Progress = _NO_PROGRESS,
+    cancelled: Event | None = None,
+) -> Tuning:
+    """Diagnose a base and try the levers that serve the objective, those for the verdict's class first.
+
+    constraints: as `p99<10ms`, `memory<4GB`, `throughput>500`. most: levers to try. The rest is as in `experiment`.
+    """
+    goal = Objective.parse(objective)
+
+    def choose(situation: Situation) -> list[Lever]:
+        return [each.lever for each in ranked(situation) if serves(each.lever, goal.metric)][:most]
+
+    return _try(
+        base, choose, goal, [Constraint.parse(text) for text in constraints],
+        Settings(rounds=rounds, seed=seed, timeout_s=timeout_s), out=out, check=check, activity=activity,
+        progress=progress, cancelled=cancelled,
+    )  # fmt: skip
+
+
+def serves(lever: Lever, metric: Metric) -> bool:
+    """Whether a lever may improve a metric."""
+    words = {"ns": "latency", "items/s": "throughput", "bytes": "memory"}
+    wanted = "cold start" if metric.name.startswith("cold-start") else words[metric.unit]
+    return wanted in lever.serves
+
+
+def _lever(given: AnyLever, at: int) -> Lever:
+    if isinstance(given, Mapping):
+        return custom(f"change-{at + 1}", given)
+    return lever(given) if isinstance(given, str) else given
+
+
+def _try(
+    base: Base,
+    levers: Sequence[Lever] | Callable[[Situation], Sequence[Lever]],
+    objective: Objective,
+    constraints: Sequence[Constraint],
+    settings: Settings,
+    *,
+    check: OutputCheck | None,
+    out: str | Path | None,
+    activity: Activity,
+    progress: Progress,
+    cancelled: Event | None,
+) -> Tuning:
+    from workbench.runs.writer import new_run_folder
+    from workbench.tuning.executors import LocalExecutor
+
+    config = ready(base)
+    on_gpu = config.provider != "cpu"
+    standard = [latency(50), latency(99), throughput(), memory("device" if on_gpu else "host"), cold_start()]
+    wanted = [objective.metric, *(limit.metric for limit in constraints), *standard]
+    metrics = list({metric.name: metric for metric in wanted}.values())
+    target = Path(out) if out is not None else free_folder(f"{Path(config.model).stem}-tuning")
+    with (
+        new_run_folder(target) as folder,
+        LocalExecutor("cuda" if on_gpu else "cpu", config.cuda.device_id) as executor,
+    ):
+        trials = try_levers(
+            config, levers, metrics, folder, executor, settings,
+            check=check, activity=activity, progress=progress, cancelled=cancelled,
+        )  # fmt: skip
+        TuningRecord.of(trials, folder, config, objective, constraints, rounds=settings.rounds, seed=settings.seed)
+        shutil.rmtree(folder / "blocks", ignore_errors=True)
+    return Tuning(target)
+
+
+def ready(base: Base) -> RunConfig:
+    """The configuration of a base with its model's path and its provider settled; raises `ConfigError`."""
+    if isinstance(base, RunFolder):
+        if base.manifest.imported is not None:
+            raise ConfigError("An imported capture holds no model to run: give the model that it was made with.")
+        config = RunConfig(**base.manifest.config)
+    else:
+        config = config_of(None, base) if isinstance(base, (RunConfig, Mapping)) else config_of(base, None)
+    device = resolve_device(config)
+    provider = config.provider if config.provider == "tensorrt" else device
+    return config.changed(model=str(resolve_model(config.model)), provider=provider)

@@ -1,0 +1,109 @@
+"""Rounds of blocks: every configuration of a comparison, each in a fresh process, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+from workbench.config import Budget, RunConfig
+from workbench.errors import ConfigError
+from workbench.tuning.blocks import Block
+from workbench.tuning.comparison import REPEATED_SHARE, arm_order, disturbed
+from workbench.tuning.executors import Executor
+from workbench.tuning.measure import Job, measure_round
+from workbench.tuning.metric import Metric
+
+Progress = Callable[[str, float], None]
+
+BLOCK: Final = Budget(seconds=2.0, min_seconds=0.25)
+"""Ends once the median is known to ±1 %; what differs between processes is more than that."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How configurations are compared.
+
+    rounds: blocks of each arm. block: when a block ends; a process is the unit, so that more rounds tell more than
+    longer blocks. seed: of the order of the arms. timeout_s: for each process.
+    """
+
+    rounds: int = 6
+    block: Budget = BLOCK
+    seed: int = 0
+    timeout_s: float | None = 600.0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ConfigError(f"Option 'rounds' cannot be {self.rounds}: measure one at least, six for a verdict.")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration among those that are compared; the block's budget takes the place of its own."""
+
+    name: str
+    config: RunConfig
+
+
+@dataclass
+class Rounds:
+    """All blocks of an interleaved measurement, and the rounds that were measured again with their reasons."""
+
+    blocks: list[Block] = field(default_factory=list)
+    repeated: dict[int, list[str]] = field(default_factory=dict)
+    cancelled: bool = False
+
+    def of(self, arm: str) -> list[Block]:
+        """The blocks of one arm, in time."""
+        return [block for block in self.blocks if block.arm == arm]
+
+
+def measure_interleaved(
+    arms: Sequence[Arm],
+    metric: Metric,
+    folder: Path,
+    executor: Executor,
+    settings: Settings,
+    *,
+    progress: Progress = lambda name, share: None,
+    cancelled: Event | None = None,
+) -> Rounds:
+    """Measure rounds of one block of every arm, in seeded random order, so that drift meets all of them alike.
+
+    folder: for what the arms' blocks share. Disturbed rounds are measured again, all arms of them, at most
+    `REPEATED_SHARE` of the rounds. An arm that failed twice is left out of later rounds.
+    """
+    found = Rounds()
+    plan = list(range(settings.rounds))
+    while plan:
+        number = plan.pop(0)
+        if cancelled is not None and cancelled.is_set():
+            found.cancelled = True
+            break
+        progress(f"round {number + 1}", min(1.0, number / settings.rounds))
+        jobs = _jobs(arms, found, number, folder, settings)
+        found.blocks.extend(executor.submit(measure_round, jobs).result())
+        if not plan and not found.repeated:
+            again = disturbed(found.blocks, metric)
+            found.repeated = dict(list(again.items())[: int(settings.rounds * REPEATED_SHARE)])
+            plan = list(found.repeated)
+    progress("measured", 1.0)
+    return found
+
+
+def _jobs(arms: Sequence[Arm], found: Rounds, number: int, folder: Path, settings: Settings) -> list[Job]:
+    alive = {arm.name: arm for arm in arms if sum(block.error is not None for block in found.of(arm.name)) < 2}
+    return [
+        Job(
+            arm=name,
+            config=alive[name].config.changed(budget=settings.block),
+            round=number,
+            position=len(found.blocks) + at,
+            folder=folder / name,
+            timeout_s=settings.timeout_s,
+        )
+        for at, name in enumerate(arm_order(list(alive), number, settings.seed))
+    ]
