@@ -17,7 +17,7 @@ Kind = enum.IntEnum(
     "Kind",
     {
         "MEMCPY": 1, "MEMSET": 2, "DRIVER": 4, "RUNTIME": 5, "CONCURRENT_KERNEL": 10, "MEMCPY2": 22,
-        "SYNCHRONIZATION": 38, "GRAPH_TRACE": 52,
+        "SYNCHRONIZATION": 38, "GRAPH_TRACE": 52, "OVERHEAD": 17,
     },
 )  # fmt: skip
 Runtime = enum.IntEnum(
@@ -28,6 +28,15 @@ Runtime = enum.IntEnum(
     },
 )  # fmt: skip
 Driver = enum.IntEnum("Driver", {"cuLaunchKernel": 307, "cuLaunchKernelEx": 652, "cuMemAlloc_v2": 243})
+
+
+Overhead = enum.IntEnum(
+    "Overhead",
+    {
+        "DRIVER_COMPILER": 1, "CUPTI_BUFFER_FLUSH": 1 << 16, "RUNTIME_TRIGGERED_MODULE_LOADING": 4 << 16,
+        "LAZY_FUNCTION_LOADING": 5 << 16,
+    },
+)  # fmt: skip
 
 
 class CuptiError(Exception):
@@ -42,6 +51,7 @@ def fake(monkeypatch):
     module.ActivityKind, module.cuptiError = Kind, CuptiError
     module.runtime_api_trace_cbid, module.driver_api_trace_cbid = Runtime, Driver
     module.ActivityThreadIdType = SimpleNamespace(SYSTEM=1)
+    module.ActivityOverheadKind = Overhead
     module.set_thread_id_type = lambda kind: None
     module.activity_register_callbacks = lambda request, complete: module.log.append("register")
     module.activity_enable = lambda kind: module.log.append(("on", Kind(kind).name))
@@ -128,6 +138,19 @@ def test_a_replayed_graph_is_one_row_and_its_launch():
     assert found["graphs"] == [{"start_ns": 20, "end_ns": 90, "device": 0, "stream": 7, "correlation": 9, "graph": 3}]
     assert [row["name"] for row in found["launches"]] == ["cudaGraphLaunch"]
     assert "kernels" not in found
+
+
+@pytest.mark.usefixtures("fake")
+def test_code_that_is_loaded_is_kept_and_what_the_profiler_costs_is_not():
+    found = tables_of(
+        *(
+            SimpleNamespace(kind=Kind.OVERHEAD, overhead_kind=kind, start=10 * at, end=10 * at + 5)
+            for at, kind in enumerate(Overhead)
+        )
+    )
+    assert [(row["start_ns"], row["end_ns"], row["kind"]) for row in found["loads"]] == [
+        (0, 5, "compiled"), (20, 25, "module"), (30, 35, "function"),
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("fake")

@@ -60,7 +60,7 @@ def false_alarms(out: Path, made: dict[str, Path]) -> None:
             with LocalExecutor(DEVICE) as executor:
                 found = measure_interleaved(
                     [Arm(BASE, config), Arm("same", config)], latency(), target, executor,
-                    Settings(rounds=5, block=BLOCK, seed=number),
+                    Settings(rounds=4, block=BLOCK, seed=number),
                 )  # fmt: skip
             save_blocks(target, found.blocks)
 
@@ -126,10 +126,6 @@ CASES = {
         ["conv-search-heuristic", "conv-search-default", "conv-workspace-small", "optimized-model",
          "module-loading-eager"], "cold-start",
     ),
-    "cold-fixed": (
-        "resnet50", {"binding": "device", "batch": 1},
-        ["conv-search-heuristic", "conv-search-default", "optimized-model", "module-loading-eager"], "cold-start",
-    ),
 }  # fmt: skip
 
 
@@ -143,7 +139,8 @@ def levers(out: Path, made: dict[str, Path]) -> None:
         begun = time.monotonic()
         try:
             config = RunConfig(model=str(made[model]), provider=DEVICE, budget=traced, **options)
-            found = experiment(config, names, metric=metric, rounds=5, out=out / name, timeout_s=200)
+            rounds = 3 if metric == "cold-start" else 5  # eight algorithm searches take a while
+            found = experiment(config, names, metric=metric, rounds=rounds, out=out / name, timeout_s=200)
             print(found.summary(), flush=True)
         except WorkbenchError as error:
             print(f"{name}: FAILED {type(error).__name__}: {error}", flush=True)

@@ -24,7 +24,15 @@ from workbench.runs.nsight.names import plain_api_name
 BUFFER_BYTES: Final = 8 << 20
 _MEMORY: Final = {1: "pageable", 2: "pinned", 3: "device", 4: "array", 5: "managed", 6: "device", 7: "managed"}
 _SYNCS: Final = {1: "event", 2: "stream_wait_event", 3: "stream", 4: "context"}
-_KINDS: Final = ("CONCURRENT_KERNEL", "MEMCPY", "MEMCPY2", "MEMSET", "RUNTIME", "DRIVER", "SYNCHRONIZATION")
+_KINDS: Final = (
+    "CONCURRENT_KERNEL", "MEMCPY", "MEMCPY2", "MEMSET", "RUNTIME", "DRIVER", "SYNCHRONIZATION", "OVERHEAD",
+)  # fmt: skip
+# of what CUPTI calls overhead, what CUDA would do without it too
+_LOADS: Final = {
+    "LAZY_FUNCTION_LOADING": "function",
+    "RUNTIME_TRIGGERED_MODULE_LOADING": "module",
+    "DRIVER_COMPILER": "compiled",
+}
 _WHOLE_GRAPHS: Final = "GRAPH_TRACE"  # without it, CUPTI records the kernels of a replay one by one
 _GRAPH_NODE_EVENTS: Final = ("GRAPHNODE_CREATED", "GRAPHNODE_CLONED")
 # Runtime calls that are kept although no device work carries their correlation id.
@@ -58,6 +66,7 @@ class CuptiTrace:
         self._graph_nodes = graph_nodes
         self._subscriber: Any = None
         self._runtime_names = {int(c): c.name for c in self._cupti.runtime_api_trace_cbid}
+        self._loads = {int(getattr(self._cupti.ActivityOverheadKind, name)): kind for name, kind in _LOADS.items()}
         self._driver_names = {int(c): c.name for c in self._cupti.driver_api_trace_cbid}
 
     def __enter__(self) -> Self:
@@ -119,9 +128,11 @@ class CuptiTrace:
                 rows["graphs"].append((r.start, r.end, r.device_id, r.stream_id, r.correlation_id, r.graph_id))
             elif kind == kinds.SYNCHRONIZATION:
                 rows["syncs"].append((r.start, r.end, _SYNCS.get(int(r.type)), r.stream_id, r.correlation_id))
+            elif kind == kinds.OVERHEAD and int(r.overhead_kind) in self._loads:
+                rows["loads"].append((r.start, r.end, self._loads[int(r.overhead_kind)]))
 
     def tables(self) -> dict[str, pa.Table]:
-        """Tables `kernels`, `copies`, `memsets`, `graphs`, `graph_nodes`, `launches`, `syncs`.
+        """Tables `kernels`, `copies`, `memsets`, `graphs`, `graph_nodes`, `launches`, `syncs`, `loads`.
 
         The columns `pass` and `call` are not among theirs.
         """
@@ -164,4 +175,5 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "graphs": (*_DEVICE[:5], "graph"),
     "graph_nodes": ("time_ns", "thread", "graph_node", "origin"),
     "syncs": ("start_ns", "end_ns", "kind", "stream", "correlation"),
+    "loads": ("start_ns", "end_ns", "kind"),
 }  # fmt: skip

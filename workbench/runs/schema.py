@@ -15,7 +15,7 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = (1, 1)
+SCHEMA_VERSION: Final = (1, 2)
 """(major, minor): a newer minor version still opens, a newer major version is refused."""
 
 PHASES: Final = ("cold", "warm-up", "measured")
@@ -97,6 +97,8 @@ TABLES: Final[dict[str, pa.Schema]] = {
     "syncs": _table(
         pass_=_word, process=_i64, call=_i32, start_ns=_i64, end_ns=_i64, kind=_word, stream=_i64, correlation=_i64
     ),
+    # code that CUDA brought to the device; kind: module, function (of a module loaded lazily), compiled (from PTX)
+    "loads": _table(pass_=_word, process=_i64, call=_i32, start_ns=_i64, end_ns=_i64, kind=_word),
     # one row per replay of a CUDA graph traced as a whole
     "graphs": _table(**_DEVICE_WORK, graph=_i64),
     # one row per node of a CUDA graph when it is made: `time_ns` lies in the host call that made it, `origin` is the
