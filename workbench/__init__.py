@@ -9,18 +9,37 @@ from workbench.version import __version__
 
 if TYPE_CHECKING:
     from workbench import zoo
-    from workbench.api import Run, import_run, load, profile, samples
+    from workbench.api import (
+        Run,
+        Search,
+        Sweep,
+        Tuning,
+        experiment,
+        import_run,
+        load,
+        profile,
+        samples,
+        search,
+        sweep,
+        tune,
+    )
     from workbench.config import RunConfig
+    from workbench.diagnosis.levers import levers
+    from workbench.tuning.experiment import OutputCheck
 
-__all__ = ["Run", "RunConfig", "__version__", "import_run", "load", "profile", "samples", "zoo"]
+__all__ = [
+    "OutputCheck", "Run", "RunConfig", "Search", "Sweep", "Tuning", "__version__", "experiment", "import_run", "levers",
+    "load", "profile", "samples", "search", "sweep", "tune", "zoo",
+]  # fmt: skip
 
 _HOMES = {
-    "Run": "workbench.api",
-    "import_run": "workbench.api",
-    "load": "workbench.api",
-    "profile": "workbench.api",
-    "samples": "workbench.api",
+    **dict.fromkeys(("Run", "import_run", "load", "profile", "samples"), "workbench.api.run"),
+    **dict.fromkeys(("Tuning", "experiment", "tune"), "workbench.api.tuning"),
+    **dict.fromkeys(("Search", "search"), "workbench.api.searching"),
+    **dict.fromkeys(("Sweep", "sweep"), "workbench.api.sweeping"),
+    "OutputCheck": "workbench.tuning.experiment",
     "RunConfig": "workbench.config",
+    "levers": "workbench.diagnosis.levers",
 }
 
 

@@ -39,6 +39,10 @@ class OutOfMemoryError(WorkbenchError):
     """The device or the host ran out of memory in the worker."""
 
 
+class OutputsChangedError(WorkbenchError):
+    """A configuration computes something else than the base, beyond the tolerance."""
+
+
 class WorkerError(WorkbenchError):
     """The worker process ended without a result, for a reason it could not name."""
 

@@ -1,37 +1,36 @@
-"""What helps a run: levers tried, searched and swept, each result in a folder of its own."""
+"""What helps a run: levers tried on it for real, in a folder that others can open."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from workbench.api.run import Run, config_of, free_folder, resolve_model
+from workbench.api.base import AnyLever, Base, device_of, lever_of, purpose_of, ready
+from workbench.api.run import Run, free_folder
 from workbench.capture.record import DEFAULT_TIMEOUT_S
-from workbench.capture.resolve import Activity, resolve_device
+from workbench.capture.resolve import Activity
 from workbench.config import RunConfig
-from workbench.diagnosis.levers import Lever, Situation, custom, lever, ranked
+from workbench.diagnosis.levers import Lever, Situation, ranked
 from workbench.errors import ConfigError, RunFolderError
-from workbench.runs.reader import RunFolder
+from workbench.runs.writer import new_run_folder
 from workbench.tuning.blocks import BASE, Block
+from workbench.tuning.executors import LocalExecutor
 from workbench.tuning.experiment import RUNS, Experiment, OutputCheck, try_levers
-from workbench.tuning.metric import Metric, cold_start, latency, memory, throughput
+from workbench.tuning.metric import cold_start, latency, memory, throughput
 from workbench.tuning.objective import Constraint, Objective
 from workbench.tuning.record import TuningRecord
-from workbench.tuning.rounds import Progress, Settings
+from workbench.tuning.rounds import Progress, Settings, block_for
 from workbench.tuning.store import load_blocks
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-Base = str | Path | RunConfig | Mapping[str, Any] | RunFolder
-AnyLever = str | Lever | Mapping[str, Any]
-
-BEST: Final = "best.yaml"
 _NO_PROGRESS: Final[Progress] = lambda name, share: None  # noqa: E731
 
 
@@ -109,7 +108,10 @@ def experiment(
     Raises `ConfigError` for an unknown lever or metric, and what the base raises when it cannot run.
     """
     given = [lever] if isinstance(lever, (str, Lever, Mapping)) else list(lever)
-    chosen = [_lever(each, at) for at, each in enumerate(given)]
+    chosen = [lever_of(each, at) for at, each in enumerate(given)]
+    names = [BASE, *(each.name for each in chosen)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"Each lever needs a name of its own, but {', '.join(twice)} stands twice: give it once.")
     return _try(
         base, chosen, Objective.parse(metric), [], Settings(rounds=rounds, seed=seed, timeout_s=timeout_s), out=out,
         check=check, activity=activity, progress=progress, cancelled=cancelled,
@@ -138,26 +140,13 @@ def tune(
     goal = Objective.parse(objective)
 
     def choose(situation: Situation) -> list[Lever]:
-        return [each.lever for each in ranked(situation) if serves(each.lever, goal.metric)][:most]
+        return [each.lever for each in ranked(situation, purpose_of(goal.metric))][:most]
 
     return _try(
         base, choose, goal, [Constraint.parse(text) for text in constraints],
         Settings(rounds=rounds, seed=seed, timeout_s=timeout_s), out=out, check=check, activity=activity,
         progress=progress, cancelled=cancelled,
     )  # fmt: skip
-
-
-def serves(lever: Lever, metric: Metric) -> bool:
-    """Whether a lever may improve a metric."""
-    words = {"ns": "latency", "items/s": "throughput", "bytes": "memory"}
-    wanted = "cold start" if metric.name.startswith("cold-start") else words[metric.unit]
-    return wanted in lever.serves
-
-
-def _lever(given: AnyLever, at: int) -> Lever:
-    if isinstance(given, Mapping):
-        return custom(f"change-{at + 1}", given)
-    return lever(given) if isinstance(given, str) else given
 
 
 def _try(
@@ -173,18 +162,16 @@ def _try(
     progress: Progress,
     cancelled: Event | None,
 ) -> Tuning:
-    from workbench.runs.writer import new_run_folder
-    from workbench.tuning.executors import LocalExecutor
-
     config = ready(base)
-    on_gpu = config.provider != "cpu"
-    standard = [latency(50), latency(99), throughput(), memory("device" if on_gpu else "host"), cold_start()]
-    wanted = [objective.metric, *(limit.metric for limit in constraints), *standard]
-    metrics = list({metric.name: metric for metric in wanted}.values())
+    device = device_of(config)
+    decisive = [objective.metric, *(limit.metric for limit in constraints)]
+    standard = [latency(50), latency(99), throughput(), memory("device" if device == "cuda" else "host"), cold_start()]
+    metrics = list({metric.name: metric for metric in (*decisive, *standard)}.values())
+    settings = replace(settings, block=block_for(decisive))
     target = Path(out) if out is not None else free_folder(f"{Path(config.model).stem}-tuning")
     with (
         new_run_folder(target) as folder,
-        LocalExecutor("cuda" if on_gpu else "cpu", config.cuda.device_id) as executor,
+        LocalExecutor(device, config.cuda.device_id) as executor,
     ):
         trials = try_levers(
             config, levers, metrics, folder, executor, settings,
@@ -193,16 +180,3 @@ def _try(
         TuningRecord.of(trials, folder, config, objective, constraints, rounds=settings.rounds, seed=settings.seed)
         shutil.rmtree(folder / "blocks", ignore_errors=True)
     return Tuning(target)
-
-
-def ready(base: Base) -> RunConfig:
-    """The configuration of a base with its model's path and its provider settled; raises `ConfigError`."""
-    if isinstance(base, RunFolder):
-        if base.manifest.imported is not None:
-            raise ConfigError("An imported capture holds no model to run: give the model that it was made with.")
-        config = RunConfig(**base.manifest.config)
-    else:
-        config = config_of(None, base) if isinstance(base, (RunConfig, Mapping)) else config_of(base, None)
-    device = resolve_device(config)
-    provider = config.provider if config.provider == "tensorrt" else device
-    return config.changed(model=str(resolve_model(config.model)), provider=provider)

@@ -17,6 +17,7 @@ import filelock
 from workbench import user_cache
 from workbench.capture.machine import device_key
 from workbench.capture.resolve import Device
+from workbench.errors import ConfigError
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -35,12 +36,17 @@ class LocalExecutor:
     """Submissions one after the other on this machine, one at a time per GPU, whoever else tunes here.
 
     Others wait for a lock file in the user's cache that is named after the GPU; the system frees it when its holder
-    dies.
+    dies. Raises `ConfigError` where that cache cannot be made.
     """
 
     def __init__(self, device: Device, device_id: int = 0) -> None:
         folder: Path = user_cache.root() / _LOCKS
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"The folder {folder} cannot be made ({error.strerror}): set WORKBENCH_CACHE to one that can."
+            ) from None
         self._lock = filelock.FileLock(folder / f"{device_key(device, device_id)}.lock", thread_local=False)
         self._pool = ThreadPoolExecutor(1, "workbench-executor")
 

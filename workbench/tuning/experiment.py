@@ -14,18 +14,17 @@ from workbench.capture.resolve import Activity
 from workbench.capture.worker import OUTPUTS
 from workbench.config import RunConfig
 from workbench.diagnosis.levers import Lever, Situation, applied, situation_of
-from workbench.diagnosis.levers.entry import Changes
 from workbench.diagnosis.prediction import Prediction, predict
-from workbench.errors import ConfigError, from_kind
+from workbench.errors import ConfigError, RunFolderError, from_kind
 from workbench.runs.reader import RunFolder
 from workbench.tuning.blocks import BASE, Block
-from workbench.tuning.comparison import Comparison, compare
+from workbench.tuning.comparison import NOT_MEASURED, Comparison, compare
 from workbench.tuning.executors import Executor
-from workbench.tuning.measure import Job, record_block
+from workbench.tuning.measure import Job, items_per_call, record_block
 from workbench.tuning.metric import Metric
 from workbench.tuning.parity import Outputs, Parity, parity
 from workbench.tuning.readback import Evidence, Readback, readback
-from workbench.tuning.rounds import Arm, Progress, Rounds, Settings, measure_interleaved
+from workbench.tuning.rounds import MOST_FAILURES, Arm, Progress, Rounds, Settings, measure_interleaved
 from workbench.tuning.tolerance import Tolerance, tolerance_of
 
 VARIANT_PASSES: Final = ("nodes",)
@@ -55,9 +54,9 @@ class Experiment:
     """One lever tried on a base.
 
     outcome: the metric's word for better or worse, `NO_DIFFERENCE`, or why there is no such verdict: `DOES_NOT_APPLY`,
-    `FAILED`, `OUTPUTS_CHANGED` (beyond the tolerance), `NOT_IN_FORCE`; `why` says it in a sentence. improvement: better
-    in the metric, with the outputs kept and the option in force. config: the variant's options, None where there are
-    none. others: the comparison in further metrics.
+    `FAILED`, `OUTPUTS_CHANGED` (beyond the tolerance), `NOT_IN_FORCE`, `NOT_MEASURED`; `why` says it in a sentence.
+    improvement: better in the metric, with the outputs kept and the option in force. config: the variant's options,
+    None where there are none. others: the comparison in further metrics.
     """
 
     lever: str
@@ -125,8 +124,13 @@ def try_levers(
                 draft = replace(draft, outcome=FAILED, why=block.error[1])
             else:
                 variant_run = RunFolder(folder / RUNS / lever.name)
-                changes = lever.changes_in(situation)
-                draft = _checked(draft, changes, base_run, variant_run, check or OutputCheck())
+                draft = replace(
+                    draft,
+                    parity=output_parity(base_run, variant_run, check or OutputCheck()),
+                    readback=readback(
+                        lever.changes_in(situation), Evidence.of_run(base_run), Evidence.of_run(variant_run)
+                    ),
+                )
                 arms.append(Arm(lever.name, variant))
         drafts.append(draft)
     rounds = measure_interleaved(
@@ -151,36 +155,45 @@ def _draft(lever: Lever, situation: Situation) -> Experiment:
         else:
             options = config.model_dump(mode="json", exclude_unset=True)
             prediction = predict(lever, situation)
-            return Experiment(lever.name, lever.title, FAILED, "not measured", config=options, prediction=prediction)
+            why = "It was cancelled before this lever was tried."
+            return Experiment(lever.name, lever.title, NOT_MEASURED, why, config=options, prediction=prediction)
     return Experiment(lever.name, lever.title, DOES_NOT_APPLY, reason)
 
 
-def _checked(
-    draft: Experiment, changes: Changes, base: RunFolder, variant: RunFolder, check: OutputCheck
-) -> Experiment:
-    """The draft with the parity of its outputs and the read-back of its options."""
-    ours, theirs = (load_feeds(run.folder / OUTPUTS) for run in (base, variant))
+def output_parity(base: RunFolder, variant: RunFolder, check: OutputCheck) -> Parity:
+    """The outputs that two recorded runs kept, held against each other.
+
+    Where their batches differ, the items that both saw. Raises `RunFolderError` where a run kept none.
+    """
+    ours, theirs = (_outputs(run) for run in (base, variant))
     configs = [RunConfig(**run.manifest.config) for run in (variant, base)]
-    found = parity(
+    items = {items_per_call(config, run.manifest.model) for config, run in zip(configs, (variant, base), strict=True)}
+    if len(items) > 1:
+        ours, theirs = _first_items(ours, theirs), _first_items(theirs, ours)
+    return parity(
         ours,
-        _first_items(theirs, ours),
+        theirs,
         tolerance=check.tolerance or tolerance_of(*configs),
         metric=check.metric,
         at_least=check.at_least,
         at_most=check.at_most,
     )
-    return replace(
-        draft, parity=found, readback=readback(changes, Evidence.of_run(base), Evidence.of_run(variant))
-    )
 
 
-def _first_items(theirs: Feeds, ours: Feeds) -> Feeds:
-    """Of a larger batch the items that the base saw too: made inputs begin with the same values."""
+def _outputs(run: RunFolder) -> Feeds:
+    file = run.folder / OUTPUTS
+    if not file.is_file():
+        raise RunFolderError(f"The run {run.folder} kept no outputs to compare: record it anew.")
+    return load_feeds(file)
+
+
+def _first_items(outputs: Feeds, other: Feeds) -> Feeds:
+    """Of a larger batch the items that the smaller one has too: made inputs begin with the same values."""
     return {
-        name: array[: ours[name].shape[0]]
-        if name in ours and array.ndim and ours[name].ndim == array.ndim and array.shape[0] > ours[name].shape[0]
+        name: array[: other[name].shape[0]]
+        if name in other and array.ndim and other[name].ndim == array.ndim
         else array
-        for name, array in theirs.items()
+        for name, array in outputs.items()
     }
 
 
@@ -191,7 +204,10 @@ def _judged(draft: Experiment, rounds: Rounds, metrics: Sequence[Metric], seed: 
     outcome, why = main.outcome, main.why
     assert draft.parity is not None
     assert draft.readback is not None
-    if not draft.parity.within:
+    failures = rounds.failures(draft.lever)
+    if len(failures) >= MOST_FAILURES or (failures and main.outcome == NOT_MEASURED):
+        outcome, why = FAILED, failures[-1]
+    elif not draft.parity.within:
         outcome, why = OUTPUTS_CHANGED, f"{draft.parity.why} {main.why}"
     elif missed := [change.sentence for change in draft.readback.changes if change.state == "not in force"]:
         outcome, why = NOT_IN_FORCE, f"{' '.join(missed)} {main.why}"

@@ -18,7 +18,7 @@ from workbench.analysis.tables import Tables, measured_calls
 from workbench.capture.passes import PassRunner
 from workbench.capture.prepare import Prepared, prepare
 from workbench.capture.record import record
-from workbench.capture.resolve import Activity, resolve_device
+from workbench.capture.resolve import Activity, Device, resolve_device
 from workbench.capture.worker import AGAIN, OUTPUTS
 from workbench.config import RunConfig
 from workbench.errors import WorkbenchError
@@ -56,7 +56,7 @@ def measure_block(job: Job, progress: Callable[[str, float], None] = lambda name
     where = job.folder / f"block-{job.position}"
     try:
         device = resolve_device(job.config)
-        prepared = _prepared(job.config.model_dump_json(exclude_unset=True), job.folder, device, job.timeout_s)
+        prepared = _prepared_for(job, device)
         runner = PassRunner(job.config, prepared, device, job.timeout_s, progress)
         found = runner.run("latency", where)
         tables = _PassTables(where)
@@ -153,9 +153,18 @@ def items_per_call(config: RunConfig, model: ModelInfo) -> int:
     return 1
 
 
+def _prepared_for(job: Job, device: Device) -> Prepared:
+    """The arm's model and feeds, made once for all of its blocks, and again where the folder was removed since."""
+    given = job.config.model_dump_json(exclude_unset=True), job.folder, device, job.timeout_s
+    found = _prepared(*given)
+    if not found.feeds_path.is_file():
+        _prepared.cache_clear()
+        found = _prepared(*given)
+    return found
+
+
 @functools.lru_cache(maxsize=256)
-def _prepared(config_json: str, folder: Path, device: Any, timeout_s: float | None) -> Prepared:
-    """The arm's model and feeds, made once for all of its blocks."""
+def _prepared(config_json: str, folder: Path, device: Device, timeout_s: float | None) -> Prepared:
     folder.mkdir(parents=True, exist_ok=True)
     return prepare(RunConfig.model_validate_json(config_json), folder, device=device, timeout_s=timeout_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -20,7 +21,8 @@ class Metric:
     """A number that a block yields, positive, NaN where the block did not measure it.
 
     name: as users write it (`latency:p99`). unit: SI, of the number. of: the number of one block.
-    better, worse: what a variant is called whose number moved to the better or to the worse side.
+    better, worse: what a variant is called whose number moved to the better or to the worse side. calls_needed: calls
+    that a block has to time.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Metric:
     smaller_is_better: bool
     better: str = "faster"
     worse: str = "slower"
+    calls_needed: int = 1
 
     def values(self, blocks: Sequence[Block]) -> NDArray[np.float64]:
         """The number of each block: float64[blocks]."""
@@ -42,14 +45,14 @@ def latency(percentile: float = 50) -> Metric:
     """
     if not 0 < percentile < 100:
         raise ConfigError(f"A percentile of latency lies between 0 and 100, not at {percentile:g}: give 50 or 99.")
-    calls_needed = round(100 / min(percentile, 100 - percentile), 6)
+    calls_needed = math.ceil(round(100 / min(percentile, 100 - percentile), 6))
 
     def of(block: Block) -> float:
         if block.error or block.durations_ns.size < calls_needed:
             return _NOT_MEASURED
         return float(np.percentile(block.durations_ns, percentile))
 
-    return Metric(f"latency:p{percentile:g}", "ns", of, smaller_is_better=True)
+    return Metric(f"latency:p{percentile:g}", "ns", of, smaller_is_better=True, calls_needed=calls_needed)
 
 
 def throughput() -> Metric:

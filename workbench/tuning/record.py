@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
+from pydantic import ConfigDict
 
 from workbench.config import RunConfig
+from workbench.config.strict import nearest
+from workbench.errors import ConfigError
 from workbench.runs.manifest import DeviceInfo
 from workbench.runs.reader import RunFolder
 from workbench.tuning.blocks import BASE
@@ -52,6 +55,8 @@ class TuningRecord:
     cancelled: bool = False
     created_ns: int = 0
     workbench_version: str = __version__
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")  # an output's error may be infinite
 
     @classmethod
     def of(
@@ -101,9 +106,12 @@ class TuningRecord:
         return load_result(folder / RESULT, cls)
 
     def config_of(self, arm: str) -> RunConfig:
-        """The configuration of the base or of a lever; raises `KeyError` for one that has none."""
+        """The configuration of the base or of a lever; raises `ConfigError` for one that has none."""
         configs = {each.lever: each.config for each in self.experiments if each.config is not None}
-        return RunConfig(**{BASE: self.base, **configs}[arm])
+        known = {BASE: self.base, **configs}
+        if arm not in known:
+            raise ConfigError(f"There is no configuration of {arm!r} here: {nearest(arm, known)}")
+        return RunConfig(**known[arm])
 
     def to_frame(self) -> pd.DataFrame:
         """One row per experiment in the metric of the objective.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -20,6 +20,18 @@ Progress = Callable[[str, float], None]
 
 BLOCK: Final = Budget(seconds=2.0, min_seconds=0.25)
 """Ends once the median is known to ±1 %; what differs between processes is more than that."""
+
+
+MOST_FAILURES: Final = 2
+"""One may be an accident of the machine; a configuration that fails again is not worth the time of the others."""
+
+_SECONDS_PER_CALL: Final = 0.1
+
+
+def block_for(metrics: Iterable[Metric]) -> Budget:
+    """`BLOCK` with as many calls as the metrics need, and time for slow ones."""
+    calls = max(metric.calls_needed for metric in metrics)
+    return BLOCK.changed(min_calls=max(BLOCK.min_calls, calls), seconds=max(BLOCK.seconds, _SECONDS_PER_CALL * calls))
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,10 @@ class Rounds:
         """The blocks of one arm, in time."""
         return [block for block in self.blocks if block.arm == arm]
 
+    def failures(self, arm: str) -> list[str]:
+        """Why blocks of an arm failed, a sentence each."""
+        return [block.error[1] for block in self.of(arm) if block.error is not None]
+
 
 def measure_interleaved(
     arms: Sequence[Arm],
@@ -74,28 +90,31 @@ def measure_interleaved(
     """Measure rounds of one block of every arm, in seeded random order, so that drift meets all of them alike.
 
     folder: for what the arms' blocks share. Disturbed rounds are measured again, all arms of them, at most
-    `REPEATED_SHARE` of the rounds. An arm that failed twice is left out of later rounds.
+    `REPEATED_SHARE` of the rounds. An arm that failed `MOST_FAILURES` times is left out of later rounds.
     """
     found = Rounds()
-    plan = list(range(settings.rounds))
+    again: dict[int, list[str]] | None = None  # known once every round was measured
+    plan, done = list(range(settings.rounds)), 0
     while plan:
         number = plan.pop(0)
         if cancelled is not None and cancelled.is_set():
             found.cancelled = True
             break
-        progress(f"round {number + 1}", min(1.0, number / settings.rounds))
+        progress(f"round {number + 1}", min(1.0, done / settings.rounds))
         jobs = _jobs(arms, found, number, folder, settings)
         found.blocks.extend(executor.submit(measure_round, jobs).result())
-        if not plan and not found.repeated:
+        done += 1
+        if again is not None:
+            found.repeated[number] = again[number]
+        elif not plan:
             again = disturbed(found.blocks, metric)
-            found.repeated = dict(list(again.items())[: int(settings.rounds * REPEATED_SHARE)])
-            plan = list(found.repeated)
+            plan = list(again)[: int(settings.rounds * REPEATED_SHARE)]
     progress("measured", 1.0)
     return found
 
 
 def _jobs(arms: Sequence[Arm], found: Rounds, number: int, folder: Path, settings: Settings) -> list[Job]:
-    alive = {arm.name: arm for arm in arms if sum(block.error is not None for block in found.of(arm.name)) < 2}
+    alive = {arm.name: arm for arm in arms if len(found.failures(arm.name)) < MOST_FAILURES}
     return [
         Job(
             arm=name,

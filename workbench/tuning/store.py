@@ -21,22 +21,23 @@ from workbench.tuning.blocks import Block
 BLOCKS: Final = "blocks.parquet"
 _AS_JSON: Final = ("steps_ns", "again_ns", "providers", "options", "disturbances", "error")
 _SERIES: Final = ("starts_ns", "durations_ns")
-_SCHEMA: Final = pa.schema(
-    {
-        "arm": pa.string(),
-        "round": pa.int32(),
-        "position": pa.int32(),
-        "starts_ns": pa.list_(pa.int64()),
-        "durations_ns": pa.list_(pa.int64()),
-        "calls_per_s": pa.float64(),
-        "batch": pa.int64(),
-        "warmup_calls": pa.int64(),
-        "peak_device_bytes": pa.int64(),
-        "peak_host_bytes": pa.int64(),
-        "outputs": pa.string(),
-        **dict.fromkeys(_AS_JSON, pa.string()),
-    }
-)
+_CALLS_NS: Final = pa.list_(pa.field("item", pa.int64(), nullable=False))
+_TYPES: Final = {
+    "arm": pa.string(),
+    "round": pa.int32(),
+    "position": pa.int32(),
+    "starts_ns": _CALLS_NS,
+    "durations_ns": _CALLS_NS,
+    "calls_per_s": pa.float64(),
+    "batch": pa.int64(),
+    "warmup_calls": pa.int64(),
+    "peak_device_bytes": pa.int64(),
+    "peak_host_bytes": pa.int64(),
+    "outputs": pa.string(),
+    **dict.fromkeys(_AS_JSON, pa.string()),
+}
+_UNKNOWN: Final = ("peak_device_bytes", "peak_host_bytes", "outputs")
+_SCHEMA: Final = pa.schema([pa.field(name, kind, nullable=name in _UNKNOWN) for name, kind in _TYPES.items()])
 Result = TypeVar("Result")
 
 
@@ -52,7 +53,7 @@ def save_blocks(folder: Path, blocks: Sequence[Block]) -> None:
 def load_blocks(folder: Path) -> list[Block]:
     """The blocks that `save_blocks` wrote, paths of outputs left out; raises `RunFolderError`."""
     try:
-        rows = pq.read_table(folder / BLOCKS).to_pylist()
+        rows = pq.read_table(folder / BLOCKS).cast(_SCHEMA).to_pylist()
         return [Block(**{name: _rich(name, value) for name, value in row.items() if name != "outputs"}) for row in rows]
     except (OSError, pa.ArrowException, ValueError, TypeError):
         raise RunFolderError(f"{folder} holds no readable {BLOCKS}: measure again, or copy the folder again.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from workbench.diagnosis.levers.catalogue import levers
@@ -18,16 +19,18 @@ class Ranked(NamedTuple):
     treats_verdict: bool
 
 
-def ranked(situation: Situation, objective: Objective | None = None) -> list[Ranked]:
+def ranked(
+    situation: Situation, objective: Objective | None = None, among: Sequence[Lever] | None = None
+) -> list[Ranked]:
     """The levers that apply: first those for the verdict's class or sub-cause, each group by its predicted gain.
 
-    objective: only levers that may improve it.
+    objective: only levers that may improve it. among: levers to choose from, by default all.
     What cannot be predicted stands between what should help and what should not, in the order of the catalogue.
     """
     causes = held_back_by(situation)
     found = [
         Ranked(each, predict(each, situation), bool(causes & set(each.treats)))
-        for each in levers()
+        for each in (levers() if among is None else among)
         if (objective is None or objective in each.serves) and each.why_not(situation) is None
     ]
     return sorted(found, key=lambda one: (not one.treats_verdict, _expected(one.prediction)))

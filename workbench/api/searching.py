@@ -1,0 +1,195 @@
+"""The best configuration of all that the levers span, found by measuring few of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Final
+
+from workbench.api.base import AnyLever, Base, device_of, lever_of, purpose_of, ready
+from workbench.api.run import Run, free_folder
+from workbench.api.tuning import Tuning, experiment
+from workbench.capture.record import DEFAULT_TIMEOUT_S, TRACED_PASSES
+from workbench.config import RunConfig
+from workbench.diagnosis.levers import Ranked, Situation, custom, ranked, situation_of
+from workbench.errors import ConfigError, OutputsChangedError, from_kind
+from workbench.runs.reader import RunFolder
+from workbench.tuning.blocks import BASE, Block
+from workbench.tuning.dimensions import dimensions_of, suggestions
+from workbench.tuning.executors import Executor, LocalExecutor
+from workbench.tuning.experiment import VARIANT_PASSES, OutputCheck, output_parity
+from workbench.tuning.measure import Job, measure_block, record_block
+from workbench.tuning.objective import Constraint, Objective
+from workbench.tuning.rounds import block_for
+from workbench.tuning.space import Space
+from workbench.tuning.trials import SearchResult, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+_MEASURED: Final = ("complete", "pruned")
+MOST_SUGGESTIONS: Final = 6
+RUN: Final = "run"
+BLOCKS: Final = "blocks"
+BEST: Final = "best"
+CONFIRMATION: Final = "confirmation"
+
+
+class Search:
+    """A search that has ended, or a part of it: every trial is a run that can be opened and diagnosed."""
+
+    def __init__(self, result: SearchResult, confirmation: Tuning | None) -> None:
+        self.result, self.confirmation = result, confirmation
+
+    @property
+    def folder(self) -> Path:
+        """Where the search lies; the same call with this folder goes on with it."""
+        return self.result.folder
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial that keeps every constraint, or the closest; None when none completed."""
+        return self.result.best
+
+    def run(self, number: int | None = None) -> Run:
+        """The run of a trial, by default of the best; without one that of the base. Raises `RunFolderError`."""
+        if number is None and self.best is None:
+            return Run(self.folder / BASE)
+        return Run(self.folder / f"trial_{self.best.number if number is None and self.best else number}" / RUN)
+
+    def figure(self) -> go.Figure:
+        """Latency against throughput of every trial, with the Pareto front and the best marked."""
+        from workbench.figures.pareto import pareto
+
+        return pareto(self.candidates(), best=None if self.best is None else str(self.best.number))
+
+    def candidates(self) -> pd.DataFrame:
+        """Every trial that was measured: name, latency_ns (P50), items_per_s, memory_bytes, feasible, error."""
+        frame = self.result.to_frame()
+        frame = frame[frame["state"].isin(_MEASURED)]
+        on_device = frame["peak_device_bytes"].notna().any()
+        memory = "peak_device_bytes" if on_device else "peak_host_bytes"
+        names = {"p50_ns": "latency_ns", memory: "memory_bytes"}
+        return frame.assign(name=frame["number"].astype(str)).rename(columns=names)
+
+    def summary(self) -> str:
+        """The search for a terminal."""
+        from workbench.report.searched import search_summary
+
+        return search_summary(self.result, self.confirmation.record if self.confirmation else None)
+
+
+def search(
+    base: Base,
+    *,
+    objective: str = "latency",
+    constraints: Iterable[str] = (),
+    levers: Sequence[AnyLever] | None = None,
+    max_trials: int | None = None,
+    budget_s: float | None = None,
+    rounds: int = 3,
+    seed: int = 0,
+    check: OutputCheck | None = None,
+    confirm_rounds: int = 6,
+    out: str | Path | None = None,
+    timeout_s: float | None = DEFAULT_TIMEOUT_S,
+    progress: Callable[[str, float | None], None] = lambda text, share: None,
+    cancelled: Event | None = None,
+) -> Search:
+    """Search the combinations of levers for the best configuration under the constraints.
+
+    levers: those that span the space, by default all that apply and serve the objective; those that set the same option
+    exclude one another. The diagnosis of the base says where the search begins. max_trials, budget_s: when it ends.
+    rounds: most processes for a trial; a trial that is clearly worse gets fewer. check: what outputs have to keep; a
+    trial that does not is failed. confirm_rounds: rounds of a last experiment of the best against the base, which
+    undoes the luck of being picked; 0 leaves it out. out: folder to make, or to go on with.
+
+    Raises `ConfigError` for options that cannot be, what the base raises when it cannot run, and `RunFolderError`.
+    """
+    from workbench.tuning.search import search as look
+
+    config = ready(base)
+    goal, limits = Objective.parse(objective), [Constraint.parse(text) for text in constraints]
+    folder = Path(out) if out is not None else free_folder(f"{Path(config.model).stem}-search")
+    block = block_for([goal.metric, *(limit.metric for limit in limits)])
+    with LocalExecutor(device_of(config), config.cuda.device_id) as executor:
+        base_run = _base_run(config, folder, executor, timeout_s)
+        situation = situation_of(base_run)
+        chosen = ranked(situation, purpose_of(goal.metric)) if levers is None else _applicable(levers, situation)
+        space = Space(config, dimensions_of([each.lever for each in chosen], situation))
+
+        def evaluate(variant: RunConfig, trial: Path, number: int) -> Block:
+            job = Job(trial.name, variant.changed(budget=block), number, number, trial / BLOCKS, timeout_s)
+            if number:
+                return executor.submit(measure_block, job).result()
+            shutil.rmtree(trial / RUN, ignore_errors=True)  # of a trial that was killed
+            found = executor.submit(record_block, job, trial / RUN, passes=VARIANT_PASSES).result()
+            return found if found.error else _checked(found, base_run, RunFolder(trial / RUN), check or OutputCheck())
+
+        result = look(
+            space, evaluate, goal, limits, folder=folder, budget_s=budget_s, max_trials=max_trials, rounds=rounds,
+            seed=seed, first=suggestions(chosen, space.dimensions, MOST_SUGGESTIONS), progress=progress,
+            cancelled=cancelled,
+        )  # fmt: skip
+    return Search(result, _confirmed(result, config, space, confirm_rounds, seed, check, timeout_s, cancelled))
+
+
+def _applicable(levers: Sequence[AnyLever], situation: Situation) -> list[Ranked]:
+    named = [lever_of(each, at) for at, each in enumerate(levers)]
+    for each in named:
+        reason = each.why_not(situation)
+        if reason is not None:
+            raise ConfigError(f"Lever {each.name!r} does not apply: {reason}")
+    return ranked(situation, among=named)
+
+
+def _base_run(config: RunConfig, folder: Path, executor: Executor, timeout_s: float | None) -> RunFolder:
+    """The base, recorded once for all calls that go on with the search."""
+    target = folder / BASE
+    if not target.is_dir():
+        job = Job(BASE, config, 0, 0, folder / BLOCKS, timeout_s)
+        found = executor.submit(record_block, job, target, passes=TRACED_PASSES).result()
+        if found.error is not None:
+            raise from_kind(*found.error)
+    run = RunFolder(target)
+    if RunConfig(**run.manifest.config) != config:
+        raise ConfigError(f"The search in {folder} is of another base: choose another folder.")
+    return run
+
+
+def _checked(block: Block, base: RunFolder, variant: RunFolder, check: OutputCheck) -> Block:
+    """The block, or one with an error when the outputs moved beyond the tolerance."""
+    found = output_parity(base, variant, check)
+    return block if found.within else replace(block, error=(OutputsChangedError.__name__, found.why))
+
+
+def _confirmed(
+    result: SearchResult,
+    base: RunConfig,
+    space: Space,
+    rounds: int,
+    seed: int,
+    check: OutputCheck | None,
+    timeout_s: float | None,
+    cancelled: Event | None,
+) -> Tuning | None:
+    """The best against the base, measured anew; None where the base is the best or nothing was to be confirmed."""
+    best, target = result.best, result.folder / CONFIRMATION
+    if target.is_dir():
+        kept = Tuning(target)
+        if best is not None and kept.config(BEST) == best.config:
+            return kept
+        shutil.rmtree(target)
+    stopped = cancelled is not None and cancelled.is_set()
+    if best is None or not rounds or stopped or best.assignment == space.base_assignment:
+        return None
+    options, ours = best.options or {}, base.model_dump(mode="json", exclude_unset=True)
+    changes = {name: value for name, value in options.items() if ours.get(name) != value}
+    return experiment(
+        base, custom(BEST, changes), metric=result.objective.metric.name, rounds=rounds, seed=seed, check=check,
+        out=target, timeout_s=timeout_s, cancelled=cancelled,
+    )  # fmt: skip

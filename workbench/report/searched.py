@@ -1,0 +1,56 @@
+"""What a search found, for a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from workbench.figures.sweep import format_rate
+from workbench.figures.units import UNKNOWN, format_bytes, format_ns
+from workbench.report.tuned import tuning_summary
+from workbench.tuning.blocks import BASE
+from workbench.tuning.record import TuningRecord
+from workbench.tuning.trials import SearchResult, Trial
+
+_FORMATS: Final = {"ns": format_ns, "bytes": format_bytes, "items/s": format_rate}
+_SHOWN: Final = 8
+
+
+def search_summary(result: SearchResult, confirmation: TuningRecord | None) -> str:
+    """How many trials of which kind, the best few with their choices, and the confirmation of the first."""
+    metric = result.objective.metric
+    counts = Counter(trial.state for trial in result.trials)
+    seconds = sum(trial.seconds for trial in result.trials)
+    told = ", ".join(f"{number} {state}" for state, number in counts.items())
+    lines = [f"{metric.name}: {len(result.trials)} trials in {seconds:.0f} s ({told}); {result.stopped}", ""]
+    for trial in _by_value(result)[:_SHOWN]:
+        value = trial.metrics.get(metric.name)
+        mark = "→" if result.best is not None and trial.number == result.best.number else " "
+        kept = "" if trial.feasible is not False else "  misses a constraint"
+        shown = UNKNOWN if value is None else _FORMATS[metric.unit](value)
+        lines.append(f"{mark} {trial.number:>4}  {shown:>10}  {_choices(trial)}{kept}")
+    for trial in result.trials:
+        if trial.error is not None:
+            lines.append(f"  {trial.number:>4}  {_choices(trial)}: {trial.error[1]}")
+    lines += ["", result.sentence]
+    if confirmation is not None:
+        lines += ["", "Measured anew against the base:", tuning_summary(confirmation)]
+    return "\n".join(lines)
+
+
+def _by_value(result: SearchResult) -> list[Trial]:
+    """Complete trials, the best first, those that keep every constraint before the others."""
+    metric = result.objective.metric
+    sign = 1 if metric.smaller_is_better else -1
+    complete = [trial for trial in result.trials if trial.state == "complete"]
+
+    def place(trial: Trial) -> tuple[bool, float]:
+        value = trial.metrics.get(metric.name)
+        return trial.feasible is False, float("inf") if value is None else sign * value
+
+    return sorted(complete, key=place)
+
+
+def _choices(trial: Trial) -> str:
+    chosen = [name for name in trial.assignment.values() if name != BASE]
+    return " + ".join(chosen) or BASE
