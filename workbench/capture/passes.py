@@ -82,7 +82,7 @@ class PassRunner:
                 "graph_nodes": graph_nodes,
                 "warmup_calls": min(max(warmup_calls, FEWEST_WARMUP_CALLS), MOST_WARMUP_CALLS),
                 "calls": calls,
-                "later_feeds": self.prepared.later_feeds if name == "latency" else [],
+                "later_feeds": self.prepared.later_feeds if name in ("latency", "activity") else [],
                 "keep_outputs": keep_outputs,
             }
         )

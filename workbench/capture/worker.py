@@ -25,7 +25,7 @@ from workbench.capture.trace_log import RangeLog
 from workbench.config import RunConfig
 from workbench.errors import DiskFullError, OutOfMemoryError, WorkbenchError
 from workbench.runs.calls import assign_calls
-from workbench.runs.schema import TABLES
+from workbench.runs.schema import AGAIN, TABLES
 from workbench.runs.writer import full_disk_is_suspected, write_table
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 EVENT_MARK: Final = "@workbench "
 FAILED: Final = 3  # exit status when an error was reported as an event
 STEPS: Final = ("import", "libraries", "session", "binding", "first call")
-AGAIN: Final = " again"  # the step of a later shape's second call
 OUTPUTS: Final = "outputs.npz"
 _RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2) of each system
 

@@ -20,6 +20,8 @@ SCHEMA_VERSION: Final = (1, 2)
 
 PHASES: Final = ("cold", "warm-up", "measured")
 PASSES: Final = ("latency", "counters", "activity", "nodes")
+AGAIN: Final = " again"
+"""What follows a later shape's name (`shape 2`) in the step of its second call."""
 
 _text = pa.string()
 _word = pa.dictionary(pa.int32(), pa.string())

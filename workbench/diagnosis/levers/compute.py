@@ -71,8 +71,9 @@ def convolution_search(how: str) -> Lever:
         serves=("latency", "cold start"),
         changes={"cuda": {"cudnn_conv_algo_search": how}},
         condition="a convolution in the graph, on a GPU",
-        effect="EXHAUSTIVE tries every algorithm for every new shape, HEURISTIC asks cuDNN, DEFAULT takes one for all",
-        cost="a search for every new shape, with EXHAUSTIVE; slower convolutions and other rounding, with the others",
+        effect="other convolution kernels: with cuDNN 9 EXHAUSTIVE and HEURISTIC ask two of its heuristics, and DEFAULT "
+        "takes its fallback; no candidate is timed on the device",
+        cost="DEFAULT: far slower convolutions; all: other rounding",
         costs=("accuracy", "cold start", "latency"),
         unless=all_of(on_gpu, holds(CONVOLUTIONS, "convolution")),
     )
