@@ -19,12 +19,12 @@ from workbench.capture.passes import PassRunner
 from workbench.capture.prepare import Prepared, prepare
 from workbench.capture.record import record
 from workbench.capture.resolve import Activity, Device, resolve_device
-from workbench.capture.worker import AGAIN, OUTPUTS
+from workbench.capture.worker import OUTPUTS
 from workbench.config import RunConfig
 from workbench.errors import WorkbenchError
 from workbench.runs.manifest import ModelInfo
 from workbench.runs.reader import RunFolder
-from workbench.runs.schema import TABLES
+from workbench.runs.schema import AGAIN, TABLES
 from workbench.runs.writer import to_table
 from workbench.tuning.blocks import Block
 

@@ -15,10 +15,11 @@ from pydantic import ConfigDict
 from workbench.config import RunConfig
 from workbench.config.strict import nearest
 from workbench.errors import ConfigError
-from workbench.runs.manifest import DeviceInfo
+from workbench.runs.manifest import DeviceInfo, Manifest
 from workbench.runs.reader import RunFolder
-from workbench.tuning.blocks import BASE
+from workbench.tuning.blocks import BASE, Block
 from workbench.tuning.experiment import RUNS, Experiment, Trials
+from workbench.tuning.metric import latency
 from workbench.tuning.objective import Best, Constraint, Objective, best
 from workbench.tuning.store import load_result, save_blocks, save_result
 from workbench.version import __version__
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESULT: Final = "tuning.json"
+SPEED_CHANGE: Final = 0.1
+"""Between the profile of the base and its rounds; fresh processes of one configuration differ by 1 to 5 %."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class TuningRecord:
 
     objective, constraints: as users write them. base: its options. values: arm → metric → median over its blocks, in
     the metric's unit, None where not measured. best: the arm to take, and a sentence on it. repeated: rounds that were
-    disturbed and measured again, with the reasons. rounds, seed: with the base and `runs/`, what it takes to repeat it.
+    disturbed and measured again, with the reasons. notes: what a reader has to know of all of them. rounds, seed: with
+    the base and `runs/`, what it takes to repeat it.
     """
 
     model: str
@@ -52,6 +56,7 @@ class TuningRecord:
     best: str
     best_because: str
     repeated: dict[int, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     cancelled: bool = False
     created_ns: int = 0
     workbench_version: str = __version__
@@ -93,6 +98,7 @@ class TuningRecord:
             best=arm,
             best_because=because,
             repeated=trials.rounds.repeated,
+            notes=_notes(manifest, trials.rounds.of(BASE)),
             cancelled=trials.rounds.cancelled,
             created_ns=time.time_ns(),
         )
@@ -124,6 +130,18 @@ class TuningRecord:
 
         rows = [_row(each, Objective.parse(self.objective)) for each in self.experiments]
         return pd.DataFrame(rows, columns=list(_row(_NONE, Objective.parse(self.objective))))
+
+
+def _notes(manifest: Manifest, blocks: Sequence[Block]) -> list[str]:
+    """How far the base ran at another speed than when it was profiled, which every predicted ratio inherits."""
+    profiled = manifest.latency.median_ns if manifest.latency is not None else None
+    measured = _median(latency().values(blocks))
+    if not profiled or not measured or abs(math.log(measured / profiled)) < math.log1p(SPEED_CHANGE):
+        return []
+    return [
+        f"A call of the base took {measured / 1e6:.3g} ms in these rounds and {profiled / 1e6:.3g} ms when it was "
+        "profiled, which is what the predictions are made from."
+    ]
 
 
 _NONE: Final = Experiment("", "", "", "")

@@ -28,6 +28,12 @@ MOST_FAILURES: Final = 2
 _SECONDS_PER_CALL: Final = 0.1
 
 
+def with_block(config: RunConfig, block: Budget) -> RunConfig:
+    """The configuration with what `block` sets laid over its budget; the traced passes keep their numbers of calls."""
+    own = config.budget.model_dump(exclude_unset=True)
+    return config.changed(budget={**own, **block.model_dump(exclude_unset=True)})
+
+
 def block_for(metrics: Iterable[Metric]) -> Budget:
     """`BLOCK` with as many calls as the metrics need, and time for slow ones."""
     calls = max(metric.calls_needed for metric in metrics)
@@ -118,7 +124,7 @@ def _jobs(arms: Sequence[Arm], found: Rounds, number: int, folder: Path, setting
     return [
         Job(
             arm=name,
-            config=alive[name].config.changed(budget=settings.block),
+            config=with_block(alive[name].config, settings.block),
             round=number,
             position=len(found.blocks) + at,
             folder=folder / name,

@@ -67,8 +67,7 @@ def search(
     `ConfigError` for a folder of another search or one in use, and for unknown names in `first`; `RunFolderError` for a
     damaged folder; `DiskFullError` and `NoDriverError`, which no other configuration would change.
     """
-    if rounds < 1 or (max_trials is not None and max_trials < 1) or (budget_s is not None and not budget_s > 0):
-        raise ConfigError("A search needs at least one round, one trial and some seconds: raise what is below.")
+    check_limits(rounds, max_trials, budget_s)
     wanted = [space.base_assignment | dict(each) for each in ({}, *first)]
     for each in wanted:
         space.choices_of(each)
@@ -80,6 +79,12 @@ def search(
             state.queue.extend(wanted)
             stopped = state.run(budget_s or math.inf, max_trials or math.inf, progress, cancelled or threading.Event())
             return state.result(stopped)
+
+
+def check_limits(rounds: int, max_trials: int | None, budget_s: float | None) -> None:
+    """Raise `ConfigError` for limits under which nothing could be measured."""
+    if rounds < 1 or (max_trials is not None and max_trials < 1) or (budget_s is not None and not budget_s > 0):
+        raise ConfigError("A search needs at least one round, one trial and some seconds: raise what is below.")
 
 
 class _Search:

@@ -1,0 +1,106 @@
+"""One submission at a time on a device, whoever submits: in one process, and in several."""
+
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import pytest
+
+from workbench.errors import ConfigError
+from workbench.tuning.executors import LocalExecutor
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from workbench.tuning.executors import LocalExecutor
+
+def work(log):
+    begin = time.monotonic_ns()
+    time.sleep(0.03)
+    with log.open("a") as file:
+        file.write(f"{begin} {time.monotonic_ns()}\\n")
+
+folder, name = Path(sys.argv[1]), sys.argv[2]
+(folder / f"{name}.ready").touch()
+while len(list(folder.glob("*.ready"))) < 2:
+    time.sleep(0.001)
+with LocalExecutor("cpu") as executor:
+    for future in [executor.submit(work, folder / f"{name}.log") for _ in range(8)]:
+        future.result()
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("WORKBENCH_CACHE", str(folder))
+    return folder
+
+
+def spans(folder):
+    """(begin, end, who) of everything that was run, by begin; the clock is that of the machine."""
+    return sorted(
+        (*map(int, line.split()), file.stem) for file in folder.glob("*.log") for line in file.read_text().splitlines()
+    )
+
+
+def test_two_processes_never_use_a_device_at_the_same_time(tmp_path):
+    children = [subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), name]) for name in ("a", "b")]
+    assert [child.wait(60) for child in children] == [0, 0]
+    found = spans(tmp_path)
+    assert len(found) == 16
+    assert all(first[1] <= second[0] for first, second in pairwise(found))
+
+
+def test_two_executors_of_one_process_take_turns(cache):
+    inside, most = 0, 0
+
+    def work():
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.005)
+        inside -= 1
+
+    with LocalExecutor("cpu") as one, LocalExecutor("cpu") as other:
+        for future in [each.submit(work) for _ in range(5) for each in (one, other)]:
+            future.result()
+    assert most == 1
+
+
+def test_a_holder_that_died_holds_nothing(cache):
+    dies = "import os; from workbench.tuning.executors import LocalExecutor\nLocalExecutor('cpu').submit(os._exit, 7)"
+    assert subprocess.run([sys.executable, "-c", dies], check=False).returncode == 7
+    assert [path.name for path in (cache / "locks").iterdir()] == ["cpu.lock"]
+    with LocalExecutor("cpu") as executor:
+        assert executor.submit(max, 1, 2).result(10) == 2
+
+
+def test_an_exception_reaches_whoever_waits_and_the_next_submission_runs():
+    with LocalExecutor("cpu") as executor:
+        broken, fine = executor.submit(int, "x"), executor.submit(int, "1")
+        with pytest.raises(ValueError, match="invalid literal"):
+            broken.result()
+        assert fine.result() == 1
+
+
+def test_leaving_by_an_exception_drops_what_is_queued():
+    done = []
+
+    def work():
+        done.append(1)
+        time.sleep(0.05)
+
+    with pytest.raises(KeyboardInterrupt), LocalExecutor("cpu") as executor:
+        futures = [executor.submit(work) for _ in range(5)]
+        futures[0].result()
+        raise KeyboardInterrupt
+    assert futures[-1].cancelled()
+    assert len(done) < 5
+
+
+def test_a_cache_that_cannot_be_made_is_said(cache):
+    cache.write_text("a file")
+    with pytest.raises(ConfigError, match="cannot be made .*: set WORKBENCH_CACHE"):
+        LocalExecutor("cpu")
