@@ -1,4 +1,4 @@
-"""Words of the command line, `KEY=VALUE` and `INPUT:1,3,224,224`, laid over the options of a configuration file."""
+"""Words of the command line, such as `KEY=VALUE` and `INPUT:1,3,224,224`, laid over the options of a file."""
 
 from __future__ import annotations
 
@@ -50,3 +50,11 @@ def shape(text: str) -> tuple[str, list[int]]:
         return name, [int(size) for size in sizes.split(",") if size]
     except ValueError:
         raise ConfigError(f"{text!r} is no shape: write it as input:1,3,224,224.") from None
+
+
+def block(text: str) -> dict[str, list[str]]:
+    """`a,b:c` as the tensors that bound a block, inputs before the colon; raises `ConfigError`."""
+    inputs, colon, outputs = text.partition(":")
+    if not (colon and inputs and outputs):
+        raise ConfigError(f"{text!r} is no block: write the tensors that bound it as in1,in2:out.")
+    return {"inputs": inputs.split(","), "outputs": outputs.split(",")}
