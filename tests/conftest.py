@@ -30,6 +30,12 @@ def h200() -> Path:
 
 
 @pytest.fixture(scope="session")
+def h200_experiments() -> Path:
+    """Folder of the experiments recorded on an H200 by tests/gpu/record_experiments.py."""
+    return DATA / "h200-experiments"
+
+
+@pytest.fixture(scope="session")
 def capture(tmp_path_factory):
     """The unpacked file of a capture under tests/data/captures, by its name without `.xz`."""
     folder = tmp_path_factory.mktemp("captures")

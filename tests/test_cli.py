@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from onnx import TensorProto, helper
 
 from workbench import zoo
 from workbench.config import RunConfig
@@ -85,3 +86,78 @@ def test_what_cannot_be_imported_is_one_sentence_and_leaves_nothing(command, cap
     ended = command(*(word.format(export=export) for word in words)).failed(status)
     assert said in ended.said
     assert [name for name in command.left() if name != "runs" or list((command.folder / "runs").iterdir())] == []
+
+
+TINY = ("--budget", 0.2, "--provider", "cpu")
+
+
+def test_tune_tries_levers_and_its_best_configuration_can_be_profiled(command, small_model):
+    done = command(
+        "tune", small_model, *TINY, "--lever", "graph-level-disable", "--lever", "cuda-graph", "--set",
+        "intra_op_threads=1", "--rounds", 3, "--out", "tuned", "--report", "tuned.html", "--json",
+    )  # fmt: skip
+    assert done.status == 0, done
+    found = {each["name"]: each for each in done.json["experiments"]}
+    assert list(found) == ["graph-level-disable", "cuda-graph", "change-3"]
+    assert found["cuda-graph"]["outcome"] == "does not apply"
+    assert found["graph-level-disable"]["parity"] == "within"
+    assert found["change-3"]["ratio"] > 0
+    assert (command.folder / "tuned.html").stat().st_size < 4e6
+    again = command("profile", "--config", "tuned/best.yaml", "--out", "run", "--json")
+    assert again.status == 0, again
+    assert again.json["complete"]
+    shown = command("diagnose", "tuned/runs/graph-level-disable", "--json")
+    assert set(shown.json["shares"]) >= {"compute", "memory"}
+
+
+def test_a_search_goes_on_where_it_was_stopped(command, small_model):
+    arguments = (
+        "tune", small_model, *TINY, "--search", "--lever", "graph-level-disable", "--lever", "threads-1", "--rounds", 1,
+        "--out", "found", "--json",
+    )  # fmt: skip
+    first = command(*arguments, "--trials", 2)
+    assert first.status == 0, first
+    assert [each["number"] for each in first.json["trials"]] == [0, 1]
+    second = command(*arguments)
+    assert second.json["trials"][:2] == first.json["trials"]
+    assert len(second.json["trials"]) == 4
+    assert command("diagnose", "found/trial_3/run").status == 0
+
+
+def test_a_sweep_measures_every_cell(command, tmp_path):
+    command.save("open.onnx", [helper.make_node("Relu", ["x"], ["y"])], [("x", TensorProto.FLOAT, ["batch", 8])])
+    done = command("tune", "open.onnx", *TINY, "--sweep", "--batches", "1,4", "--callers", "1,2", "--json")
+    assert done.status == 0, done
+    cells = {(each["batch"], each["concurrency"]): each for each in done.json["cells"]}
+    assert set(cells) == {(1, 1), (1, 2), (4, 1), (4, 2)}
+    assert all(each["items_per_s"] > 0 and each["klass"] for each in cells.values())
+    assert cells[4, 1]["items_per_s"] > cells[1, 1]["items_per_s"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--lever", "cuda-grpah"), ("cuda-grpah", "cuda-graph")),
+        (("--objective", "speed"), ("speed", "throughput")),
+        (("--constraint", "p99>10ms"), ("p99<10ms",)),
+        (("--constraint", "quick"), ("quick", "p99<10ms")),
+        (("--set", "cuda.use_tf23=0"), ("use_tf23", "use_tf32")),
+        (("--rounds", "0"), ("rounds", "6")),
+        (("--sweep", "--batches", "1,many"), ("1,many", "1,2,4")),
+        (("--search", "--trials", "0"), ("one trial",)),
+    ],
+)
+def test_a_wrong_wish_is_refused_before_anything_runs(command, small_model, arguments, words):
+    command("tune", small_model, *TINY, *arguments).failed(2, *words)
+    assert command.left() == []
+
+
+def test_levers_of_a_run_come_with_what_they_should_give(command):
+    rows = {each["name"]: each for each in command("levers", "resnet50", "--json").json["levers"]}
+    assert 0.5 < rows["cuda-graph"]["ratio"] < 0.9
+    assert rows["batch-x8"]["treats_verdict"]
+    assert rows["prefer-nhwc"]["ratio"] is None
+    assert "attention-flash" not in rows
+    plain = command("levers").stdout
+    assert "cuda-graph" in plain
+    assert "attention-flash" in plain

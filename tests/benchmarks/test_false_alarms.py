@@ -2,22 +2,48 @@
 
 Simulated blocks: log-normal process effects, drift, a random walk, and now and then a block that took far longer. The
 rounds are ordered and repeated as an experiment does it. Prints the table of rates, with those of the median.
+
+Then a base against itself for real: on this machine's CPU, as many times as `WORKBENCH_BENCH_ALARMS` says, and as it
+was recorded on an H200. Prints how often a difference was called, with the interval of that rate.
 """
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from workbench.tuning.comparison import CONFIDENCE, REPEATED_SHARE, arm_order, differs, interval, outlying
+from tests.conftest import DATA
+from workbench.config import Budget, RunConfig
+from workbench.tuning.blocks import BASE
+from workbench.tuning.comparison import (
+    CONFIDENCE,
+    NO_DIFFERENCE,
+    REPEATED_SHARE,
+    arm_order,
+    compare,
+    differs,
+    interval,
+    outlying,
+)
+from workbench.tuning.executors import LocalExecutor
+from workbench.tuning.metric import latency
+from workbench.tuning.rounds import Arm, Settings, measure_interleaved
+from workbench.tuning.store import load_blocks
 
 ROUNDS = (4, 5, 6, 8, 10)
 SIMULATIONS, RESAMPLES = 2000, 999
 EFFECT = np.log(0.95)
 AT_MOST_FALSE, AT_LEAST_COVERED, AT_LEAST_FOUND = 0.05, 0.96, 0.90
+
+SAME = "same"
+RECORDED = DATA / "h200-experiments" / "false_alarms"
+EXPERIMENTS = int(os.environ.get("WORKBENCH_BENCH_ALARMS", "10"))
+BLOCK = Budget(seconds=0.3, min_seconds=0.05, min_calls=20)
+ENOUGH = 100  # experiments, of which the rate itself must not be above `AT_MOST_FALSE`
 
 
 class Noise(NamedTuple):
@@ -110,3 +136,42 @@ def test_intervals_hold_the_truth(table):
 
 def test_five_percent_are_found_in_five_rounds_with_one_percent_of_noise(table):
     assert table["1 % per process", 5][2] >= AT_LEAST_FOUND
+
+
+def judged(where, blocks_of_experiments):
+    """Compare the two arms of each experiment, print the rate of calls, and hold it against what is allowed."""
+    found = [
+        compare(*([block for block in blocks if block.arm == arm] for arm in (BASE, SAME)), latency())
+        for blocks in blocks_of_experiments
+    ]
+    assert all(each.low is not None for each in found), [each.why for each in found if each.low is None]
+    calls = sum(each.outcome != NO_DIFFERENCE for each in found)
+    rate = stats.binomtest(calls, len(found)).proportion_ci(0.95, method="exact")
+    resolution = np.median([each.resolution for each in found])
+    print(
+        f"\n{where}: a difference was called in {calls} of {len(found)} experiments of a base against itself, "
+        f"{calls / len(found):.1%} (Clopper-Pearson 95 %: {rate.low:.1%} to {rate.high:.1%}); "
+        f"median resolution {resolution:.1%}"
+    )
+    for each in found:
+        if each.outcome != NO_DIFFERENCE:
+            print(f"  {each.why}")
+    assert rate.low <= AT_MOST_FALSE
+    assert len(found) < ENOUGH or calls <= AT_MOST_FALSE * len(found)
+
+
+def test_a_base_against_itself_on_this_cpu(small_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    config = RunConfig(model=str(small_model), provider="cpu")
+    experiments = []
+    with LocalExecutor("cpu") as executor:
+        for seed in range(EXPERIMENTS):
+            settings = Settings(rounds=5, block=BLOCK, seed=seed, timeout_s=60)
+            arms = [Arm(BASE, config), Arm(SAME, config)]
+            experiments.append(measure_interleaved(arms, latency(), tmp_path / str(seed), executor, settings).blocks)
+    judged("CPU", experiments)
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="no experiments of a base against itself were recorded")
+def test_a_base_against_itself_as_recorded_on_an_h200():
+    judged("H200", [load_blocks(folder) for folder in sorted(RECORDED.iterdir())])

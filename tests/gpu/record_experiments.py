@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from workbench import zoo
+from workbench.api.sweeping import sweep as measure_sweep
 from workbench.api.tuning import experiment
 from workbench.config import Budget, RunConfig
 from workbench.errors import ConfigError, WorkbenchError
@@ -150,7 +151,17 @@ def levers(out: Path, made: dict[str, Path]) -> None:
         print(f"{name}: {time.monotonic() - begun:.1f} s", flush=True)
 
 
-SECTIONS = {"levers": levers, "false_alarms": false_alarms, "grid": grid}
+def sweep(out: Path, made: dict[str, Path]) -> None:
+    """Batch × callers of ResNet-50 with the class of each cell."""
+    base = RunConfig(
+        model=str(made["resnet50"]), provider=DEVICE, binding="device", cuda={"cudnn_conv_algo_search": "HEURISTIC"},
+        budget={"activity_calls": 12, "nodes_calls": 3},
+    )  # fmt: skip
+    found = measure_sweep(base, (1, 2) if CPU else (1, 8, 64), (1, 2) if CPU else (1, 2, 4), out=out / "resnet50")
+    print(found.summary("p99<10ms"), flush=True)
+
+
+SECTIONS = {"levers": levers, "false_alarms": false_alarms, "grid": grid, "sweep": sweep}
 
 
 def main(target: str, *wanted: str) -> int:

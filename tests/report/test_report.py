@@ -22,6 +22,7 @@ from workbench.report import facts
 from workbench.report.html import render_report, write_report
 from workbench.report.ranges import MOST_RANGES, nvtx_times, range_rows
 from workbench.report.redact import flat, without_folders
+from workbench.report.tables import step_rows
 from workbench.report.text import MOST_LINES, summary
 from workbench.runs.imports import Selection, import_files
 from workbench.runs.manifest import DeviceInfo, PassInfo, SourceInfo
@@ -247,6 +248,41 @@ def test_a_run_without_nodes_says_what_would_provide_them(h200: Path) -> None:
     assert "No space left for 'profile.json'." in found.text
     assert "jane" not in found.text
     assert "incomplete run" in found.text
+
+
+class WithLoads(RunFolder):
+    """A run in whose traced first call CUDA loads code for 100 ms."""
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        if name != "loads":
+            return super().table(name, columns)
+        ranges = super().table("ranges")
+        begins = ranges.loc[(ranges["pass"] == "activity") & (ranges["name"] == "first call"), "start_ns"]
+        loads = pd.DataFrame({"pass": "activity", "start_ns": begins, "end_ns": begins + 100_000_000})
+        return loads if columns is None else loads[list(columns)]
+
+
+def test_the_cold_start_is_split_by_what_the_trace_saw(h200: Path) -> None:
+    steps = step_rows(WithLoads(h200 / "resnet50_b1_device"))
+    assert steps is not None
+    assert [(name, time) for name, time, *_ in steps.rows[-2:]] == [("binding", "1.82 ms"), ("first call", "404 ms")]
+    heads = steps.bare + steps.traced
+    first = dict(zip(heads, steps.rows[-1][3], strict=True))
+    assert first["beyond a usual call"] == "403 ms"
+    assert (first["step"], first["CUDA loads code"], first["none of these"]) == ("399 ms", "100 ms", "298 ms")
+    assert (first["host allocates"], first["device works"]) == ("0 ns", "804 µs")
+    assert first["kernels beyond a usual call"] == "0"
+    binding = dict(zip(heads, steps.rows[-2][3], strict=True))
+    assert (binding["beyond a usual call"], binding["kernels beyond a usual call"]) == ("–", "–")
+
+
+def test_the_cold_start_says_what_was_not_recorded(h200: Path, page: Page) -> None:
+    assert "traced, in the activity pass" in page.texts
+    assert "the loading of code was not recorded" in page.text
+    assert "CUDA loads code" not in page.texts
+    on_cpu = step_rows(WithoutGpu(h200 / "resnet50_b1_device"))
+    assert on_cpu is not None
+    assert (on_cpu.bare, on_cpu.traced) == (["beyond a usual call"], [])
 
 
 class LatencyOnly(WithoutNodes):

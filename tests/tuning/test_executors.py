@@ -86,21 +86,25 @@ def test_an_exception_reaches_whoever_waits_and_the_next_submission_runs():
 
 
 def test_leaving_by_an_exception_drops_what_is_queued():
-    done = []
+    done, futures = [], []
 
     def work():
         done.append(1)
         time.sleep(0.05)
 
-    with pytest.raises(KeyboardInterrupt), LocalExecutor("cpu") as executor:
-        futures = [executor.submit(work) for _ in range(5)]
-        futures[0].result()
-        raise KeyboardInterrupt
+    def interrupted():
+        with LocalExecutor("cpu") as executor:
+            futures.extend(executor.submit(work) for _ in range(5))
+            futures[0].result()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert futures[-1].cancelled()
     assert len(done) < 5
 
 
 def test_a_cache_that_cannot_be_made_is_said(cache):
     cache.write_text("a file")
-    with pytest.raises(ConfigError, match="cannot be made .*: set WORKBENCH_CACHE"):
+    with pytest.raises(ConfigError, match=r"cannot be made .*: set WORKBENCH_CACHE"):
         LocalExecutor("cpu")

@@ -27,6 +27,7 @@ from workbench.tuning.rounds import Settings
 
 THREADS = custom("threads", {"intra_op_threads": 1})
 NO_TF32 = custom("no-tf32", {"cuda": {"use_tf32": False}})
+P50 = latency()
 CUDA = "CUDAExecutionProvider"
 
 
@@ -46,7 +47,7 @@ def attempt(base_run, tmp_path_factory):
     """Try levers on the recorded base; `speeds` are medians in µs by arm, 1000 where not given."""
 
     def tried(
-        levers, speeds=(), block_of=None, metrics=(latency(),), rounds=5, check=None, cancelled=None, template=base_run,
+        levers, speeds=(), block_of=None, metrics=(P50,), rounds=5, check=None, cancelled=None, template=base_run,
         **executor,
     ):  # fmt: skip
         speeds = dict(speeds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from workbench.capture.resolve import Device, resolve_device
 from workbench.config import RunConfig
 from workbench.diagnosis.levers import Lever, custom, lever
 from workbench.diagnosis.levers.entry import Objective as Purpose
+from workbench.diagnosis.levers.entry import laid_over
 from workbench.errors import ConfigError
 from workbench.runs.reader import RunFolder
+from workbench.tuning.blocks import BASE
 from workbench.tuning.metric import Metric
 
 Base = str | Path | RunConfig | Mapping[str, Any] | RunFolder
@@ -37,11 +39,23 @@ def device_of(config: RunConfig) -> Device:
     return "cpu" if config.provider == "cpu" else "cuda"
 
 
-def lever_of(given: AnyLever, at: int = 0) -> Lever:
-    """The lever that a name, a lever or a mapping of options means; raises `ConfigError`."""
-    if isinstance(given, Mapping):
-        return custom(f"change-{at + 1}", given)
-    return lever(given) if isinstance(given, str) else given
+def levers_of(given: Sequence[AnyLever], base: RunConfig) -> list[Lever]:
+    """The levers that names, levers or mappings of options mean.
+
+    Raises `ConfigError` for an unknown name, for one that stands twice, and for a mapping that makes no configuration
+    with the base.
+    """
+    found = []
+    for at, each in enumerate(given, start=1):
+        if isinstance(each, Mapping):
+            RunConfig(**laid_over(base.model_dump(exclude_unset=True), each))
+            found.append(custom(f"change-{at}", each))
+        else:
+            found.append(lever(each) if isinstance(each, str) else each)
+    names = [BASE, *(each.name for each in found)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"Each lever needs a name of its own, but {', '.join(twice)} stands twice: give it once.")
+    return found
 
 
 def purpose_of(metric: Metric) -> Purpose:

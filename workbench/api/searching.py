@@ -9,12 +9,12 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
-from workbench.api.base import AnyLever, Base, device_of, lever_of, purpose_of, ready
+from workbench.api.base import AnyLever, Base, device_of, levers_of, purpose_of, ready
 from workbench.api.run import Run, free_folder
-from workbench.api.tuning import Tuning, experiment
+from workbench.api.tuning import BEST_FILE, Tuning, experiment
 from workbench.capture.record import DEFAULT_TIMEOUT_S, TRACED_PASSES
 from workbench.config import RunConfig
-from workbench.diagnosis.levers import Ranked, Situation, custom, ranked, situation_of
+from workbench.diagnosis.levers import Lever, Ranked, Situation, custom, ranked, situation_of
 from workbench.errors import ConfigError, OutputsChangedError, from_kind
 from workbench.runs.reader import RunFolder
 from workbench.tuning.blocks import BASE, Block
@@ -23,7 +23,7 @@ from workbench.tuning.executors import Executor, LocalExecutor
 from workbench.tuning.experiment import VARIANT_PASSES, OutputCheck, output_parity
 from workbench.tuning.measure import Job, measure_block, record_block
 from workbench.tuning.objective import Constraint, Objective
-from workbench.tuning.rounds import block_for
+from workbench.tuning.rounds import block_for, with_block
 from workbench.tuning.space import Space
 from workbench.tuning.trials import SearchResult, Trial
 
@@ -76,6 +76,12 @@ class Search:
         names = {"p50_ns": "latency_ns", memory: "memory_bytes"}
         return frame.assign(name=frame["number"].astype(str)).rename(columns=names)
 
+    def report(self, path: str | Path) -> Path:
+        """Write the search as one HTML file that opens offline; raises `DiskFullError`."""
+        from workbench.report.tuned_html import write_search_page
+
+        return write_search_page(self, Path(path))
+
     def summary(self) -> str:
         """The search for a terminal."""
         from workbench.report.searched import search_summary
@@ -110,20 +116,23 @@ def search(
 
     Raises `ConfigError` for options that cannot be, what the base raises when it cannot run, and `RunFolderError`.
     """
+    from workbench.tuning.search import check_limits
     from workbench.tuning.search import search as look
 
+    check_limits(rounds, max_trials, budget_s)
     config = ready(base)
+    named = None if levers is None else levers_of(levers, config)
     goal, limits = Objective.parse(objective), [Constraint.parse(text) for text in constraints]
     folder = Path(out) if out is not None else free_folder(f"{Path(config.model).stem}-search")
     block = block_for([goal.metric, *(limit.metric for limit in limits)])
     with LocalExecutor(device_of(config), config.cuda.device_id) as executor:
         base_run = _base_run(config, folder, executor, timeout_s)
         situation = situation_of(base_run)
-        chosen = ranked(situation, purpose_of(goal.metric)) if levers is None else _applicable(levers, situation)
+        chosen = ranked(situation, purpose_of(goal.metric)) if named is None else _applicable(named, situation)
         space = Space(config, dimensions_of([each.lever for each in chosen], situation))
 
         def evaluate(variant: RunConfig, trial: Path, number: int) -> Block:
-            job = Job(trial.name, variant.changed(budget=block), number, number, trial / BLOCKS, timeout_s)
+            job = Job(trial.name, with_block(variant, block), number, number, trial / BLOCKS, timeout_s)
             if number:
                 return executor.submit(measure_block, job).result()
             shutil.rmtree(trial / RUN, ignore_errors=True)  # of a trial that was killed
@@ -135,11 +144,12 @@ def search(
             seed=seed, first=suggestions(chosen, space.dimensions, MOST_SUGGESTIONS), progress=progress,
             cancelled=cancelled,
         )  # fmt: skip
+    if result.best is not None and result.best.config is not None:
+        result.best.config.save(folder / BEST_FILE)
     return Search(result, _confirmed(result, config, space, confirm_rounds, seed, check, timeout_s, cancelled))
 
 
-def _applicable(levers: Sequence[AnyLever], situation: Situation) -> list[Ranked]:
-    named = [lever_of(each, at) for at, each in enumerate(levers)]
+def _applicable(named: Sequence[Lever], situation: Situation) -> list[Ranked]:
     for each in named:
         reason = each.why_not(situation)
         if reason is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from workbench.api.base import Base, device_of, ready
 from workbench.api.run import Run, free_folder
+from workbench.api.tuning import BEST_FILE
 from workbench.capture.record import DEFAULT_TIMEOUT_S
 from workbench.config import RunConfig
 from workbench.diagnosis.diagnosis import diagnose
@@ -21,7 +22,7 @@ from workbench.tuning.executors import LocalExecutor
 from workbench.tuning.measure import Job, record_block
 from workbench.tuning.metric import latency
 from workbench.tuning.objective import Constraint
-from workbench.tuning.rounds import block_for
+from workbench.tuning.rounds import block_for, with_block
 from workbench.tuning.store import load_blocks, save_blocks
 
 if TYPE_CHECKING:
@@ -78,11 +79,25 @@ class Sweep:
         )  # fmt: skip
 
 
+    def summary(self, *constraints: str) -> str:
+        """The cells for a terminal."""
+        from workbench.report.swept import sweep_summary
+
+        return sweep_summary(self.cells, self.knee(), self.best(*constraints), constraints)
+
+    def report(self, path: str | Path, *constraints: str) -> Path:
+        """Write the sweep as one HTML file that opens offline; raises `DiskFullError`."""
+        from workbench.report.tuned_html import write_sweep_page
+
+        return write_sweep_page(self, Path(path), constraints)
+
+
 def sweep(
     base: Base,
     batches: Iterable[int],
     concurrencies: Iterable[int],
     *,
+    constraints: Iterable[str] = (),
     classes: bool = True,
     out: str | Path | None = None,
     timeout_s: float | None = DEFAULT_TIMEOUT_S,
@@ -91,8 +106,9 @@ def sweep(
 ) -> Sweep:
     """Measure every cell of batch × concurrency: latency percentiles, throughput, memory and what holds it back.
 
-    base: as in `wb.experiment`. classes: trace each cell for its class, which takes two further processes; without it
-    a cell is one process. A cell that runs out of memory is a result. Raises what `workbench.tuning.sweep` raises.
+    base: as in `wb.experiment`. constraints: what the cell has to keep that is written down as the best. classes: trace
+    each cell for its class, which takes two further processes; without it a cell is one process. A cell that runs out
+    of memory is a result. Raises what `workbench.tuning.sweep` raises.
     """
     config = ready(base)
     target = Path(out) if out is not None else free_folder(f"{Path(config.model).stem}-sweep")
@@ -102,7 +118,7 @@ def sweep(
 
         def measure(cell: RunConfig, batch: int, concurrency: int) -> Block:
             name = _name(batch, concurrency)
-            job = Job(name, cell.changed(budget=budget), 0, 0, folder / "blocks" / name, timeout_s)
+            job = Job(name, with_block(cell, budget), 0, 0, folder / "blocks" / name, timeout_s)
             passes = CLASS_PASSES if classes else ()
             return executor.submit(record_block, job, folder / RUNS / name, passes=passes).result()
 
@@ -118,6 +134,10 @@ def sweep(
         )  # fmt: skip
         found.cells.to_parquet(folder / CELLS)
         save_blocks(folder, list(found.blocks.values()))
+        best = found.best([Constraint.parse(text) for text in constraints])
+        if best is not None:
+            batch, concurrency = best.cell
+            config.changed(batch=batch, concurrency=concurrency).save(folder / BEST_FILE)
     return Sweep(target)
 
 

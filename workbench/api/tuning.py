@@ -10,13 +10,13 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
-from workbench.api.base import AnyLever, Base, device_of, lever_of, purpose_of, ready
+from workbench.api.base import AnyLever, Base, device_of, levers_of, purpose_of, ready
 from workbench.api.run import Run, free_folder
 from workbench.capture.record import DEFAULT_TIMEOUT_S
 from workbench.capture.resolve import Activity
 from workbench.config import RunConfig
 from workbench.diagnosis.levers import Lever, Situation, ranked
-from workbench.errors import ConfigError, RunFolderError
+from workbench.errors import RunFolderError
 from workbench.runs.writer import new_run_folder
 from workbench.tuning.blocks import BASE, Block
 from workbench.tuning.executors import LocalExecutor
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+BEST_FILE: Final = "best.yaml"
+"""The best configuration, as `workbench profile --config` takes it."""
 _NO_PROGRESS: Final[Progress] = lambda name, share: None  # noqa: E731
 
 
@@ -79,6 +81,12 @@ class Tuning:
 
         return tuning_summary(self.record)
 
+    def report(self, path: str | Path) -> Path:
+        """Write the tuning as one HTML file that opens offline; raises `DiskFullError`."""
+        from workbench.report.tuned_html import write_tuning_page
+
+        return write_tuning_page(self, Path(path))
+
     def __repr__(self) -> str:
         return f"<Tuning of {self.record.model} on {self.record.device.name}: {self.folder}>"
 
@@ -108,19 +116,18 @@ def experiment(
     Raises `ConfigError` for an unknown lever or metric, and what the base raises when it cannot run.
     """
     given = [lever] if isinstance(lever, (str, Lever, Mapping)) else list(lever)
-    chosen = [lever_of(each, at) for at, each in enumerate(given)]
-    names = [BASE, *(each.name for each in chosen)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"Each lever needs a name of its own, but {', '.join(twice)} stands twice: give it once.")
+    config = ready(base)
     return _try(
-        base, chosen, Objective.parse(metric), [], Settings(rounds=rounds, seed=seed, timeout_s=timeout_s), out=out,
-        check=check, activity=activity, progress=progress, cancelled=cancelled,
+        config, levers_of(given, config), Objective.parse(metric), [],
+        Settings(rounds=rounds, seed=seed, timeout_s=timeout_s), out=out, check=check, activity=activity,
+        progress=progress, cancelled=cancelled,
     )  # fmt: skip
 
 
 def tune(
     base: Base,
     *,
+    levers: Sequence[AnyLever] | None = None,
     objective: str = "latency",
     constraints: Iterable[str] = (),
     most: int = 8,
@@ -135,22 +142,25 @@ def tune(
 ) -> Tuning:
     """Diagnose a base and try the levers that serve the objective, those for the verdict's class first.
 
-    constraints: as `p99<10ms`, `memory<4GB`, `throughput>500`. most: levers to try. The rest is as in `experiment`.
+    levers: those to try instead. constraints: as `p99<10ms`, `memory<4GB`, `throughput>500`. most: levers to try when
+    none are named. The rest is as in `experiment`.
     """
     goal = Objective.parse(objective)
+    config = ready(base)
+    named = None if levers is None else levers_of(levers, config)
 
     def choose(situation: Situation) -> list[Lever]:
         return [each.lever for each in ranked(situation, purpose_of(goal.metric))][:most]
 
     return _try(
-        base, choose, goal, [Constraint.parse(text) for text in constraints],
+        config, choose if named is None else named, goal, [Constraint.parse(text) for text in constraints],
         Settings(rounds=rounds, seed=seed, timeout_s=timeout_s), out=out, check=check, activity=activity,
         progress=progress, cancelled=cancelled,
     )  # fmt: skip
 
 
 def _try(
-    base: Base,
+    config: RunConfig,
     levers: Sequence[Lever] | Callable[[Situation], Sequence[Lever]],
     objective: Objective,
     constraints: Sequence[Constraint],
@@ -162,7 +172,6 @@ def _try(
     progress: Progress,
     cancelled: Event | None,
 ) -> Tuning:
-    config = ready(base)
     device = device_of(config)
     decisive = [objective.metric, *(limit.metric for limit in constraints)]
     standard = [latency(50), latency(99), throughput(), memory("device" if device == "cuda" else "host"), cold_start()]
@@ -177,6 +186,9 @@ def _try(
             config, levers, metrics, folder, executor, settings,
             check=check, activity=activity, progress=progress, cancelled=cancelled,
         )  # fmt: skip
-        TuningRecord.of(trials, folder, config, objective, constraints, rounds=settings.rounds, seed=settings.seed)
+        found = TuningRecord.of(
+            trials, folder, config, objective, constraints, rounds=settings.rounds, seed=settings.seed
+        )
+        found.config_of(found.best).save(folder / BEST_FILE)
         shutil.rmtree(folder / "blocks", ignore_errors=True)
     return Tuning(target)

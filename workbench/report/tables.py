@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
+from workbench.analysis.cold_start import cold_start
 from workbench.analysis.kernel_times import KernelTimes
 from workbench.analysis.node_times import NodeTimes
-from workbench.analysis.tables import rows_of
 from workbench.config import RunConfig
 from workbench.diagnosis.diagnosis import Diagnosis
 from workbench.figures.classes import CLASS_OF_LIMIT, COLOURS
@@ -56,6 +56,16 @@ _TIMES: Final = {
     "replay_gap_ns": "gap between kernels of a replayed graph",
     "node_overhead_ns": "ONNX Runtime's cost per node",
 }
+_BARE_STEP: Final = {"beyond_usual_ns": "beyond a usual call"}
+_TRACED_STEP: Final = {
+    "traced_ns": "step",
+    "loading_ns": "CUDA loads code",
+    "allocation_ns": "host allocates",
+    "device_ns": "device works",
+    "other_ns": "none of these",
+    "work_beyond_usual_ns": "device work beyond a usual call",
+    "kernels_beyond_usual": "kernels beyond a usual call",
+}
 
 
 class Row(NamedTuple):
@@ -63,6 +73,18 @@ class Row(NamedTuple):
 
     cells: list[str]
     colour: str = ""
+
+
+class Steps(NamedTuple):
+    """The cold start: heads of what the bare and the traced pass give, and whether it was seen when CUDA loaded code.
+
+    rows: step, bare time, that as a fraction of the longest, and a cell for each head.
+    """
+
+    bare: list[str]
+    traced: list[str]
+    loads: bool
+    rows: list[tuple[str, str, float, list[str]]]
 
 
 def run_line(manifest: Manifest) -> list[str]:
@@ -179,14 +201,27 @@ def copy_rows(run: RunFolder, nodes: NodeTimes) -> list[Row]:
     ]
 
 
-def step_rows(run: RunFolder) -> list[tuple[str, str, float]]:
-    """Cold start: name, duration, and its fraction of the longest step."""
-    steps = rows_of(run, "steps", "latency")
-    longest = float(steps["duration_ns"].max()) if len(steps) else 1.0
-    return [
-        (str(name), format_ns(float(duration)), float(duration) / longest)
-        for name, duration in zip(steps["name"], steps["duration_ns"], strict=True)
-    ]
+def step_rows(run: RunFolder) -> Steps | None:
+    """The cold start (`workbench.analysis.cold_start`) without the columns that nothing provides; None if not timed."""
+    table = cold_start(run)
+    if not len(table):
+        return None
+    bare, traced = ([name for name in said if table[name].notna().any()] for said in (_BARE_STEP, _TRACED_STEP))
+    if len(traced) == 1:  # the traced time of a step alone says nothing
+        traced = []
+    longest_ns = max(*table["duration_ns"], 1)
+    times = [(format_ns(time_ns), time_ns / longest_ns) for time_ns in table["duration_ns"]]
+    cells = [[_step_cell(column, step[column]) for column in bare + traced] for step in table.to_dict("records")]
+    rows = [(str(name), *time, row) for name, time, row in zip(table.index, times, cells, strict=True)]
+    return Steps(
+        [_BARE_STEP[name] for name in bare], [_TRACED_STEP[name] for name in traced], "loading_ns" in traced, rows
+    )
+
+
+def _step_cell(column: str, value: Any) -> str:
+    if pd.isna(value):
+        return UNKNOWN
+    return format_ns(value) if column.endswith("_ns") else f"{value:,}"
 
 
 def counter_rows(diagnosis: Diagnosis) -> list[Row]:

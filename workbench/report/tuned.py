@@ -36,6 +36,7 @@ def tuning_summary(record: TuningRecord) -> str:
         lines += ["", *found]
     for number, reasons in record.repeated.items():
         lines += _wrapped(f"round {number + 1} was measured again", "; ".join(reasons))
+    lines += [line for note in record.notes for line in _wrapped("note", note)]
     lines += ["", *_wrapped(f"best: {record.best}", record.best_because)]
     if record.cancelled:
         lines.append("cancelled: what is shown was measured until then.")
@@ -44,16 +45,21 @@ def tuning_summary(record: TuningRecord) -> str:
 
 def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
     shown = _FORMATS[row["unit"]]
-    predicted = f"{row['predicted']:.2f} ({row['predicted_low']:.2f} to {row['predicted_high']:.2f})"
+    predicted = (_ratio(row[name], 2) for name in ("predicted", "predicted_low", "predicted_high"))
     return (
         row["name"],
         row["outcome"].removesuffix(" that these data can show"),
-        f"{row['ratio']:.3f}",
-        UNKNOWN if math.isnan(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}",
+        _ratio(row["ratio"], 3),
+        UNKNOWN if math.isnan(row["low"]) else f"{_ratio(row['low'], 3)} to {_ratio(row['high'], 3)}",
         f"{shown(row['base'])} → {shown(row['variant'])}",
-        "cannot say" if math.isnan(row["predicted"]) else predicted,
+        "cannot say" if math.isnan(row["predicted"]) else "{} ({} to {})".format(*predicted),
         row["parity"],
     )
+
+
+def _ratio(value: float, digits: int) -> str:
+    """So many digits after the point, or significant ones where those would be zeros."""
+    return f"{value:.{digits}f}" if value >= 0.1 else f"{value:.{digits}g}"
 
 
 def _findings(experiment: Experiment) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
-from workbench.capture.feeds import Feeds, load_feeds
 from workbench.capture.record import TRACED_PASSES
 from workbench.capture.resolve import Activity
 from workbench.capture.worker import OUTPUTS
@@ -22,7 +21,7 @@ from workbench.tuning.comparison import NOT_MEASURED, Comparison, compare
 from workbench.tuning.executors import Executor
 from workbench.tuning.measure import Job, items_per_call, record_block
 from workbench.tuning.metric import Metric
-from workbench.tuning.parity import Outputs, Parity, parity
+from workbench.tuning.parity import Outputs, Parity, load_outputs, parity
 from workbench.tuning.readback import Evidence, Readback, readback
 from workbench.tuning.rounds import MOST_FAILURES, Arm, Progress, Rounds, Settings, measure_interleaved
 from workbench.tuning.tolerance import Tolerance, tolerance_of
@@ -180,14 +179,14 @@ def output_parity(base: RunFolder, variant: RunFolder, check: OutputCheck) -> Pa
     )
 
 
-def _outputs(run: RunFolder) -> Feeds:
+def _outputs(run: RunFolder) -> Outputs:
     file = run.folder / OUTPUTS
     if not file.is_file():
         raise RunFolderError(f"The run {run.folder} kept no outputs to compare: record it anew.")
-    return load_feeds(file)
+    return load_outputs(file)
 
 
-def _first_items(outputs: Feeds, other: Feeds) -> Feeds:
+def _first_items(outputs: Outputs, other: Outputs) -> Outputs:
     """Of a larger batch the items that the smaller one has too: made inputs begin with the same values."""
     return {
         name: array[: other[name].shape[0]]

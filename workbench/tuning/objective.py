@@ -139,7 +139,8 @@ def best(candidates: Sequence[Values], objective: Objective, constraints: Sequen
         return None
     index = min(measured, key=rank)
     if rank(index)[0] == 0:
-        return Best(index, True, f"The best {objective.metric.name} that keeps every constraint.")
+        under = " that keeps every constraint" if constraints else ""
+        return Best(index, True, f"The best {objective.metric.name}{under}.")
     missed = [_missed(constraint, candidates[index]) for constraint in constraints]
     return Best(index, False, f"Nothing measured keeps every constraint; {'; '.join(filter(None, missed))}.")
 

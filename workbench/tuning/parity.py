@@ -92,7 +92,7 @@ def parity(
 
     Raises `RunFolderError` when a file cannot be read, `ConfigError` when the metric fails or has no limit to keep.
     """
-    ours, theirs = _loaded(base), _loaded(variant)
+    ours, theirs = load_outputs(base), load_outputs(variant)
     outputs = [_compared(name, ours[name], theirs[name], tolerance) for name in ours if name in theirs]
     problems = [output.problem for output in outputs if output.problem]
     problems += [f"output {name!r} is missing" for name in ours if name not in theirs]
@@ -112,7 +112,7 @@ def parity(
             problems.append(f"the metric is {value:g}, and {asked} was asked for")
     elif at_least is not None or at_most is not None:
         raise ConfigError("A limit on an output metric needs the metric: give both.")
-    spread = _spread(ours, [_loaded(again) for again in base_again], tolerance)
+    spread = _spread(ours, [load_outputs(again) for again in base_again], tolerance)
     notes += [
         f"The base differs from itself between processes: output {name!r} by {_said(scaled)} of its scale."
         for name, scaled in spread.items()
@@ -122,7 +122,8 @@ def parity(
     return Parity(not problems, why, tolerance, outputs, value, spread, notes)
 
 
-def _loaded(outputs: Path | Outputs) -> Outputs:
+def load_outputs(outputs: Path | Outputs) -> Outputs:
+    """The outputs in a file, or those given; raises `RunFolderError` when the file cannot be read."""
     if not isinstance(outputs, Path):
         return outputs
     try:
