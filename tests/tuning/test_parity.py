@@ -166,3 +166,15 @@ def test_a_sound_network_stays_within_and_a_broken_one_does_not(dtype, tolerance
     base = run(weights, lambda each: each)
     assert parity(base, run(weights, lambda each: each.astype(dtype).astype(np.float32)), tolerance=tolerance).within
     assert not parity(base, run([*weights[:-1], weights[-1] * 1.5], lambda each: each), tolerance=tolerance).within
+
+
+def test_measured_errors_can_be_held_to_another_tolerance():
+    base = {"y": np.array([1.0, -2.0, 4.0], np.float32)}
+    found = parity(base, {"y": base["y"] + np.float32(0.1)}, tolerance=Tolerance(0.01, "strict"))
+    assert not found.within
+    looser = found.under(Tolerance(0.03, "loose"))
+    assert looser.within
+    assert looser.outputs[0].max_absolute == found.outputs[0].max_absolute
+    assert looser == parity(base, {"y": base["y"] + np.float32(0.1)}, tolerance=Tolerance(0.03, "loose"))
+    broken = parity(base, {"y": np.full(3, np.nan, np.float32)}, tolerance=Tolerance(0.01, "strict"))
+    assert not broken.under(Tolerance(1e9, "anything")).within

@@ -67,6 +67,13 @@ class Parity:
     base_spread: dict[str, float | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def under(self, tolerance: Tolerance) -> Parity:
+        """The same outputs held to another tolerance; a limit on a user's own metric is not looked at again."""
+        outputs = [_held_to(output, tolerance) for output in self.outputs]
+        problems = [output.problem for output in outputs if output.problem]
+        why = f"Beyond the tolerance: {'; '.join(problems)}." if problems else _within(outputs, tolerance)
+        return replace(self, within=not problems, why=why, tolerance=tolerance, outputs=outputs)
+
     @property
     def identical(self) -> bool:
         """Whether every output is equal in every element."""
@@ -157,12 +164,7 @@ def _compared(name: str, base: NDArray[Any], variant: NDArray[Any], tolerance: T
         unequal += int(np.count_nonzero(~same))
         non_finite += int(np.count_nonzero(~finite & ~same))
     scaled = absolute / scale if scale > 0 else (np.inf if absolute > 0 else 0.0)
-    problem = ""
-    if non_finite:
-        problem = f"output {name!r} has {non_finite} NaN or infinite elements that are not the same in both"
-    elif scaled > tolerance.scaled:
-        problem = f"output {name!r} is off by {_said(scaled)} of its scale, above {_said(tolerance.scaled)}"
-    return replace(
+    measured = replace(
         found,
         scale=scale,
         max_absolute=absolute,
@@ -170,8 +172,22 @@ def _compared(name: str, base: NDArray[Any], variant: NDArray[Any], tolerance: T
         scaled=scaled,
         unequal=unequal,
         non_finite=non_finite,
-        problem=problem,
     )
+    return _held_to(measured, tolerance)
+
+
+def _held_to(output: OutputParity, tolerance: Tolerance) -> OutputParity:
+    """The output with its problem under a tolerance; what cannot be subtracted keeps the one that it has."""
+    if output.scaled is None:
+        return output
+    problem = ""
+    if output.non_finite:
+        count = output.non_finite
+        problem = f"output {output.name!r} has {count} NaN or infinite elements that are not the same in both"
+    elif output.scaled > tolerance.scaled:
+        off, most = _said(output.scaled), _said(tolerance.scaled)
+        problem = f"output {output.name!r} is off by {off} of its scale, above {most}"
+    return replace(output, problem=problem)
 
 
 def _is_number(array: NDArray[Any]) -> bool:
