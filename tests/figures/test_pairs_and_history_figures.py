@@ -40,7 +40,7 @@ def test_rounds_that_count_are_dots_and_those_that_do_not_are_crosses() -> None:
     assert list(named(figure, "measured again, does not count").x) == [0.6]
     assert list(named(figure, "98 % interval of the mean").x) == [0.4, 0.7, None]
     assert figure.layout.title.text == "Widest of 2: graph, 2 rounds: 0.500× to 0.550×"
-    assert named(figure, "a round").hovertext[1] == "graph, round 1<br>2.00 → 1.10 ms: 0.550×"
+    assert named(figure, "a round").hovertext[1] == "graph, round 2<br>2.00 → 1.10 ms: 0.550×"
 
 
 def test_rounds_lie_inside_the_row_of_their_arm_the_first_above() -> None:

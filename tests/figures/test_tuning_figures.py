@@ -18,7 +18,8 @@ from workbench.figures.cold_start import cold_start
 from workbench.figures.experiments import COLUMNS, OUTCOMES, before_after
 from workbench.figures.kernels import FAMILY_COLOURS
 from workbench.figures.pareto import front_of, pareto
-from workbench.figures.sweep import class_letter, format_rate, sweep_map
+from workbench.figures.sweep import class_letter, sweep_map
+from workbench.figures.units import format_rate
 
 NAN = math.nan
 NO_DIFFERENCE = "no difference that these data can show"

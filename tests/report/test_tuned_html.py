@@ -136,7 +136,7 @@ def test_each_experiment_says_its_numbers_parity_prediction_and_read_back(page: 
 
 def test_a_round_that_was_measured_again_is_told_with_its_reason(page: str) -> None:
     why = "'prefer-nhwc': latency:p50 is 1.52 times the median of its rounds."
-    assert f"Round 4 was measured again: {why}" in text_of(page)
+    assert f"Round 5 was measured again: {why}" in text_of(page)
 
 
 def test_the_yaml_of_the_best_is_its_configuration_without_folders(page: str, resnet50: Tuning) -> None:

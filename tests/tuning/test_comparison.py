@@ -98,7 +98,7 @@ def test_failed_rounds_are_left_out_with_their_cause():
     found = compare(base, [*blocks("variant", scaled(0.8)), failed], latency())
     assert found.outcome == "faster"
     assert sorted(found.ratios) == [0, 1, 2, 3, 4]
-    assert any("Round 5" in note and "8 GB did not fit" in note for note in found.notes)
+    assert any("Round 6" in note and "8 GB did not fit" in note for note in found.notes)
     alone = compare(base, [failed], latency())
     assert (alone.outcome, alone.ratio) == (NOT_MEASURED, None)
     assert "8 GB did not fit" in alone.why
@@ -117,7 +117,7 @@ def test_the_last_block_of_a_repeated_round_counts_whatever_it_shows():
     ]
     found = compare([*blocks("base", STEADY), again[0]], [again[1], *blocks("variant", STEADY)], latency())
     assert found.ratios[1] == pytest.approx(2)
-    assert any("Round 1 was measured 2 times" in note for note in found.notes)
+    assert any("Round 2 was measured 2 times" in note for note in found.notes)
 
 
 def test_disturbed_rounds_are_those_that_stand_apart_in_their_arm_or_say_so():

@@ -8,8 +8,9 @@ from typing import Any
 
 from workbench.api.run import config_of, resolve_model
 from workbench.capture.resolve import Device, resolve_device
+from workbench.capture.tensorrt import tensorrt_problem
 from workbench.config import RunConfig
-from workbench.diagnosis.levers import Lever, custom, lever
+from workbench.diagnosis.levers import Lever, Ranked, Situation, custom, lever, ranked
 from workbench.diagnosis.levers.entry import Objective as Purpose
 from workbench.diagnosis.levers.entry import laid_over
 from workbench.errors import ConfigError
@@ -56,6 +57,12 @@ def levers_of(given: Sequence[AnyLever], base: RunConfig) -> list[Lever]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"Each lever needs a name of its own, but {', '.join(twice)} stands twice: give it once.")
     return found
+
+
+def worth_trying(situation: Situation, metric: Metric) -> list[Ranked]:
+    """The levers that apply, serve the metric and can run on this machine, in the order of `ranked`."""
+    without = {"tensorrt"} if situation.on_gpu and tensorrt_problem() else set()
+    return [each for each in ranked(situation, purpose_of(metric)) if each.lever.name not in without]
 
 
 def purpose_of(metric: Metric) -> Purpose:

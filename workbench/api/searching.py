@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
-from workbench.api.base import AnyLever, Base, device_of, levers_of, purpose_of, ready
+from workbench.api.base import AnyLever, Base, device_of, levers_of, ready, worth_trying
 from workbench.api.run import Run, free_folder
 from workbench.api.tuning import BEST_FILE, Tuning, experiment
 from workbench.capture.record import DEFAULT_TIMEOUT_S, TRACED_PASSES
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+_COLUMNS: Final = ("p50_ns", "items_per_s", "peak_device_bytes", "peak_host_bytes", "feasible", "error")
 _MEASURED: Final = ("complete", "pruned")
 MOST_SUGGESTIONS: Final = 6
 RUN: Final = "run"
@@ -71,6 +72,7 @@ class Search:
         """Every trial that was measured: name, latency_ns (P50), items_per_s, memory_bytes, feasible, error."""
         frame = self.result.to_frame()
         frame = frame[frame["state"].isin(_MEASURED)]
+        frame = frame.reindex(columns=[*dict.fromkeys([*frame.columns, *_COLUMNS])])  # nothing may have been measured
         on_device = frame["peak_device_bytes"].notna().any()
         memory = "peak_device_bytes" if on_device else "peak_host_bytes"
         names = {"p50_ns": "latency_ns", memory: "memory_bytes"}
@@ -128,7 +130,7 @@ def search(
     with LocalExecutor(device_of(config), config.cuda.device_id) as executor:
         base_run = _base_run(config, folder, executor, timeout_s)
         situation = situation_of(base_run)
-        chosen = ranked(situation, purpose_of(goal.metric)) if named is None else _applicable(named, situation)
+        chosen = worth_trying(situation, goal.metric) if named is None else _applicable(named, situation)
         space = Space(config, dimensions_of([each.lever for each in chosen], situation))
 
         def evaluate(variant: RunConfig, trial: Path, number: int) -> Block:

@@ -10,12 +10,12 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
-from workbench.api.base import AnyLever, Base, device_of, levers_of, purpose_of, ready
+from workbench.api.base import AnyLever, Base, device_of, levers_of, ready, worth_trying
 from workbench.api.run import Run, free_folder
 from workbench.capture.record import DEFAULT_TIMEOUT_S
 from workbench.capture.resolve import Activity
 from workbench.config import RunConfig
-from workbench.diagnosis.levers import Lever, Situation, ranked
+from workbench.diagnosis.levers import Lever, Situation
 from workbench.errors import RunFolderError
 from workbench.runs.writer import new_run_folder
 from workbench.tuning.blocks import BASE, Block
@@ -150,7 +150,7 @@ def tune(
     named = None if levers is None else levers_of(levers, config)
 
     def choose(situation: Situation) -> list[Lever]:
-        return [each.lever for each in ranked(situation, purpose_of(goal.metric))][:most]
+        return [each.lever for each in worth_trying(situation, goal.metric)][:most]
 
     return _try(
         config, choose if named is None else named, goal, [Constraint.parse(text) for text in constraints],

@@ -10,9 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.axes import fit_narrow, log_axis
-from workbench.figures.sweep import format_rate
+from workbench.figures.metrics import format_change
 from workbench.figures.theme import TEXT, empty, shorten, style, text
-from workbench.figures.units import UNKNOWN, format_bytes, format_ns
 from workbench.tuning.comparison import CONFIDENCE
 
 COLUMNS: Final = [
@@ -43,7 +42,6 @@ _ROW_PIXELS: Final = 40
 _NAME_LENGTH: Final = 26
 _ROOM_FOR_PREDICTION: Final = 1.5  # times, beyond what was measured
 _LOGARITHMIC_FROM: Final = 4.0  # times: a linear axis would squeeze all smaller changes around 1
-_FORMATS: Final = {"ns": format_ns, "bytes": format_bytes, "items/s": format_rate}
 
 
 def before_after(experiments: pd.DataFrame) -> go.Figure:
@@ -145,17 +143,10 @@ def _ratio_axis(rows: pd.DataFrame) -> dict[str, Any]:
     return {"range": [low - margin, high + margin], "ticksuffix": "×", "tickangle": 0}
 
 
-def _change(row: Mapping[Hashable, Any]) -> str:
-    """`1.56 ms → 535 µs`, or `1.56 → 1.50 ms`; of a base alone, `1.56 ms → –`."""
-    said = _FORMATS.get(row["unit"], lambda value: f"{value:.3g} {row['unit']}" if np.isfinite(value) else UNKNOWN)
-    base, variant = said(row["base"]), said(row["variant"])
-    number, _, unit = base.partition(" ")
-    return f"{number if variant.endswith(f' {unit}') else base} → {variant}"
-
-
 def _label(row: Mapping[Hashable, Any], several_metrics: bool) -> str:
     metric = f"{row['metric']}: " if several_metrics else ""
-    detail = f"{metric}{_change(row)} ({_times(row['ratio'])})"
+    change = format_change(row["base"], row["variant"], row["unit"])
+    detail = f"{metric}{change} ({_times(row['ratio'])})"
     if not row["meaning"]:
         detail = shorten(row["outcome"], _NAME_LENGTH + 4)
     return f'{text(shorten(row["title"], _NAME_LENGTH))}<br><span style="font-size:11px">{text(detail)}</span>'
@@ -167,7 +158,8 @@ def _times(ratio: float) -> str:
 
 
 def _hover(row: Mapping[Hashable, Any]) -> str:
-    lines = [f"{shorten(row['title'], 80)} ({row['name']})", f"{row['metric']}: {_change(row)}, {row['outcome']}"]
+    change = format_change(row["base"], row["variant"], row["unit"])
+    lines = [f"{shorten(row['title'], 80)} ({row['name']})", f"{row['metric']}: {change}, {row['outcome']}"]
     for name, keys, level in (
         ("measured", ("ratio", "low", "high"), CONFIDENCE),
         ("predicted", ("predicted", "predicted_low", "predicted_high"), _PREDICTED_CONFIDENCE),
@@ -186,7 +178,8 @@ def _title(rows: pd.DataFrame) -> str:
     better, measured = rows[rows["meaning"] == "better"], int(rows["ratio"].notna().sum())
     if len(rows) == 1:
         only = rows.iloc[0].to_dict()
-        return f"{shorten(only['title'], _NAME_LENGTH)}: {_change(only) if measured else only['outcome']}"
+        change = format_change(only["base"], only["variant"], only["unit"])
+        return f"{shorten(only['title'], _NAME_LENGTH)}: {change if measured else only['outcome']}"
     if not len(better):
         return f"None of {measured} changes helped" if measured else "No change was measured"
     most = better.loc[np.log(better["ratio"]).abs().idxmax()]

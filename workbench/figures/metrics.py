@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from workbench.figures.sweep import format_rate
-from workbench.figures.units import UNKNOWN, format_bytes, format_ns, time_scale
+from workbench.figures.units import UNKNOWN, format_bytes, format_ns, format_rate, time_scale
 
 _FORMATS: Final[dict[str, Callable[[float | None], str]]] = {
     "ns": format_ns,

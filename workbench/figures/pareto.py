@@ -10,9 +10,8 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from workbench.figures.axes import fit_narrow, log_axis
-from workbench.figures.sweep import format_rate
 from workbench.figures.theme import TEXT, empty, shorten, style, text
-from workbench.figures.units import format_bytes, format_ns, time_scale
+from workbench.figures.units import format_bytes, format_ns, format_rate, time_scale
 
 # Viridis without its darkest quarter, which a dark page would swallow
 _SCALE: Final = ("#3B528B", "#21918C", "#5EC962", "#FDE725")

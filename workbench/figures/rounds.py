@@ -87,7 +87,7 @@ def _axis(ratios: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:
 
 def _hover(row: Mapping[Any, Any], unit: str) -> str:
     lines = [
-        f"{shorten(row['arm'], 80)}, round {row['round']}",
+        f"{shorten(row['arm'], 80)}, round {row['round'] + 1}",
         f"{format_change(row['base'], row['variant'], unit)}: {format_ratio(row['ratio'])}",
         "" if row["counts"] else "disturbed and measured again: does not count",
     ]

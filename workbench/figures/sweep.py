@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ import plotly.graph_objects as go
 from workbench.figures.axes import fit_narrow
 from workbench.figures.classes import COLOURS, label
 from workbench.figures.theme import TEXT, empty, shorten, style, text
-from workbench.figures.units import UNKNOWN, format_bytes, format_ns
+from workbench.figures.units import UNKNOWN, format_bytes, format_ns, format_rate
 
 # Light to dark, so that it reads in grey as well; the outlines are of a hue that the scale does not hold.
 _SCALE: Final = "YlGnBu"
@@ -77,13 +76,6 @@ def sweep_map(
     )  # fmt: skip
     figure.update_layout(bargap=0)
     return figure
-
-
-def format_rate(items_per_s: float | None) -> str:
-    """A throughput to three significant digits, such as `12,300 items/s`; `–` when unknown."""
-    if items_per_s is None or not math.isfinite(items_per_s):
-        return UNKNOWN
-    return f"{float(f'{items_per_s:.3g}'):,.12g} items/s"
 
 
 def class_letter(klass: str) -> str:

@@ -37,6 +37,13 @@ def format_flops(flops_per_s: float | None) -> str:
     return _scaled(flops_per_s, [f"{prefix}FLOP/s" for prefix in _PREFIXES])
 
 
+def format_rate(items_per_s: float | None) -> str:
+    """A throughput to three significant digits, such as `12,300 items/s`; `–` when unknown."""
+    if items_per_s is None or not math.isfinite(items_per_s):
+        return UNKNOWN
+    return f"{float(f'{items_per_s:.3g}'):,.12g} items/s"
+
+
 def format_percent(fraction: float | None) -> str:
     """A fraction in per cent. What is neither none nor all never reads as 0 % or 100 %; `–` when unknown."""
     if fraction is None or not math.isfinite(fraction):

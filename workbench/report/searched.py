@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from workbench.figures.sweep import format_rate
-from workbench.figures.units import UNKNOWN, format_bytes, format_ns
+from workbench.figures.metrics import format_metric
 from workbench.report.tuned import tuning_summary
 from workbench.tuning.blocks import BASE
 from workbench.tuning.record import TuningRecord
 from workbench.tuning.trials import SearchResult, Trial
 
-_FORMATS: Final = {"ns": format_ns, "bytes": format_bytes, "items/s": format_rate}
 _SHOWN: Final = 8
 
 
@@ -27,7 +25,7 @@ def search_summary(result: SearchResult, confirmation: TuningRecord | None) -> s
         value = trial.metrics.get(metric.name)
         mark = "→" if result.best is not None and trial.number == result.best.number else " "
         kept = "" if trial.feasible is not False else "  misses a constraint"
-        shown = UNKNOWN if value is None else _FORMATS[metric.unit](value)
+        shown = format_metric(value, metric.unit)
         lines.append(f"{mark} {trial.number:>4}  {shown:>10}  {_choices(trial)}{kept}")
     for trial in result.trials:
         if trial.error is not None:

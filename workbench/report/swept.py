@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.figures.sweep import format_rate
-from workbench.figures.units import UNKNOWN, format_bytes, format_ns
+from workbench.figures.units import UNKNOWN, format_bytes, format_ns, format_rate
 from workbench.tuning.sweep import Best, Cell
 
 if TYPE_CHECKING:

@@ -7,13 +7,12 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any, Final
 
-from workbench.figures.sweep import format_rate
-from workbench.figures.units import UNKNOWN, format_bytes, format_ns
+from workbench.figures.metrics import format_change
+from workbench.figures.units import UNKNOWN
 from workbench.tuning.comparison import CONFIDENCE
 from workbench.tuning.experiment import Experiment
 from workbench.tuning.record import TuningRecord
 
-_FORMATS: Final = {"ns": format_ns, "bytes": format_bytes, "items/s": format_rate}
 _WIDTH: Final = 118
 
 
@@ -44,14 +43,13 @@ def tuning_summary(record: TuningRecord) -> str:
 
 
 def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    shown = _FORMATS[row["unit"]]
     predicted = (_ratio(row[name], 2) for name in ("predicted", "predicted_low", "predicted_high"))
     return (
         row["name"],
         row["outcome"].removesuffix(" that these data can show"),
         _ratio(row["ratio"], 3),
         UNKNOWN if math.isnan(row["low"]) else f"{_ratio(row['low'], 3)} to {_ratio(row['high'], 3)}",
-        f"{shown(row['base'])} → {shown(row['variant'])}",
+        format_change(row["base"], row["variant"], row["unit"]),
         "cannot say" if math.isnan(row["predicted"]) else "{} ({} to {})".format(*predicted),
         row["parity"],
     )

@@ -100,7 +100,7 @@ def tried(record: TuningRecord) -> list[Tried]:
 
 def round_notes(record: TuningRecord) -> list[str]:
     """Rounds that were measured again, left out, or are disturbed and count all the same."""
-    again = [f"Round {number} was measured again: {'; '.join(why)}" for number, why in record.repeated.items()]
+    again = [f"Round {number + 1} was measured again: {'; '.join(why)}" for number, why in record.repeated.items()]
     main = [each.comparison for each in record.experiments if each.comparison is not None]
     return [_sentence(text) for text in dict.fromkeys([*again, *(note for found in main for note in found.notes)])]
 

@@ -224,11 +224,11 @@ def _notes(base: Sequence[Block], variant: Sequence[Block], metric: Metric, left
     ours, theirs = _last_of_rounds(base), _last_of_rounds(variant)
     times = Counter(block.round for block in base) | Counter(block.round for block in variant)
     return [
-        *(f"Round {n} was left out: {_cause([theirs[n], ours[n]], metric)}" for n in left_out),
-        *(f"Round {n} was left out: it lacks one of the two arms." for n in sorted(ours.keys() ^ theirs.keys())),
-        *(f"Round {n} was measured {times[n]} times, and the last counts." for n in sorted(times) if times[n] > 1),
+        *(f"Round {n + 1} was left out: {_cause([theirs[n], ours[n]], metric)}" for n in left_out),
+        *(f"Round {n + 1} was left out: it lacks one of the two arms." for n in sorted(ours.keys() ^ theirs.keys())),
+        *(f"Round {n + 1} was measured {times[n]} times, and the last counts." for n in sorted(times) if times[n] > 1),
         *(
-            f"Round {n} is disturbed and counted all the same: {'; '.join(reasons)}."
+            f"Round {n + 1} is disturbed and counted all the same: {'; '.join(reasons)}."
             for n, reasons in disturbed([*ours.values(), *theirs.values()], metric).items()
         ),
     ]

@@ -71,8 +71,8 @@ def convolution_search(how: str) -> Lever:
         serves=("latency", "cold start"),
         changes={"cuda": {"cudnn_conv_algo_search": how}},
         condition="a convolution in the graph, on a GPU",
-        effect="other convolution kernels: with cuDNN 9 EXHAUSTIVE and HEURISTIC ask two of its heuristics, DEFAULT its "
-        "fallback; none times candidates on the device",
+        effect="other convolution kernels: with cuDNN 9 EXHAUSTIVE and HEURISTIC ask two of its heuristics, DEFAULT "
+        "its fallback; none times candidates on the device",
         cost="DEFAULT: far slower convolutions; all: other rounding",
         costs=("accuracy", "cold start", "latency"),
         unless=all_of(on_gpu, holds(CONVOLUTIONS, "convolution")),
