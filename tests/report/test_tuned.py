@@ -15,8 +15,8 @@ COMPUTE = """\
 compute on NVIDIA H200: latency:p50 of 2 levers against the base, 5 rounds of fresh processes
 
   lever              outcome  ratio  98% interval    base → variant  predicted            outputs
-  io-binding-device  faster   0.286  0.250 to 0.327  6.02 ms → 1.68 ms  0.27 (0.27 to 0.36)  within
-  io-binding-pinned  faster   0.453  0.393 to 0.522  6.02 ms → 2.67 ms  0.49 (0.49 to 0.59)  within
+  io-binding-device  faster   0.286  0.250 to 0.327  6.02 → 1.68 ms  0.27 (0.27 to 0.36)  within
+  io-binding-pinned  faster   0.453  0.393 to 0.522  6.02 → 2.67 ms  0.49 (0.49 to 0.59)  within
   round 1 was measured again: 'io-binding-device': The clocks were held down by the power cap in 86 % of the samples.;
     'io-binding-device': The SM clock moved between 1554 and 1858 MHz while the latency was measured.
   round 2 was measured again: 'io-binding-device': The clocks were held down by the power cap in 38 % of the samples.;
@@ -25,12 +25,12 @@ compute on NVIDIA H200: latency:p50 of 2 levers against the base, 5 rounds of fr
 RESNET50 = """\
 resnet50 on NVIDIA H200: latency:p50 of 5 levers against the base, 5 rounds of fresh processes
 
-  lever           outcome          ratio  98% interval    base → variant     predicted            outputs
-  cuda-graph      faster           0.699  0.657 to 0.743  1.20 ms → 837 µs   0.69 (0.68 to 0.82)  within
-  tf32-off        slower           1.992  1.882 to 2.108  1.20 → 2.37 ms     1.07 (0.80 to 1.54)  within
-  float16         no difference    1.074  0.973 to 1.185  1.20 → 1.32 ms     0.94 (0.71 to 1.25)  within
-  prefer-nhwc     no difference    0.921  0.842 to 1.007  1.20 → 1.11 ms     cannot say           within
-  fuse-conv-bias  outputs changed  1.160  1.059 to 1.271  1.20 → 1.41 ms     cannot say           beyond
+  lever           outcome          ratio  98% interval    base → variant    predicted            outputs
+  cuda-graph      faster           0.699  0.657 to 0.743  1.20 ms → 837 µs  0.69 (0.67 to 0.82)  within
+  tf32-off        slower           1.992  1.882 to 2.108  1.20 → 2.37 ms    1.58 (0.91 to 4.34)  within
+  float16         no difference    1.074  0.973 to 1.185  1.20 → 1.32 ms    1.01 (0.79 to 1.28)  within
+  prefer-nhwc     no difference    0.921  0.842 to 1.007  1.20 → 1.11 ms    cannot say           within
+  fuse-conv-bias  outputs changed  1.160  1.059 to 1.271  1.20 → 1.41 ms    cannot say           beyond
 
   fuse-conv-bias: Beyond the tolerance: output 'gpu_0/softmax_1' has 1000 NaN or infinite elements that are not the
     same in both.

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
-from workbench.api.base import AnyLever, Base, device_of, levers_of, ready, worth_trying
+from workbench.api.base import AnyLever, Base, device_of, levers_of, purpose_of, ready, worth_trying
 from workbench.api.run import Run, free_folder
 from workbench.api.tuning import BEST_FILE, Tuning, experiment
 from workbench.capture.record import DEFAULT_TIMEOUT_S, TRACED_PASSES
@@ -131,6 +131,7 @@ def search(
         base_run = _base_run(config, folder, executor, timeout_s)
         situation = situation_of(base_run)
         chosen = worth_trying(situation, goal.metric) if named is None else _applicable(named, situation)
+        serving = [each for each in chosen if purpose_of(goal.metric) in each.lever.serves]
         space = Space(config, dimensions_of([each.lever for each in chosen], situation))
 
         def evaluate(variant: RunConfig, trial: Path, number: int) -> Block:
@@ -143,7 +144,7 @@ def search(
 
         result = look(
             space, evaluate, goal, limits, folder=folder, budget_s=budget_s, max_trials=max_trials, rounds=rounds,
-            seed=seed, first=suggestions(chosen, space.dimensions, MOST_SUGGESTIONS), progress=progress,
+            seed=seed, first=suggestions(serving, space, MOST_SUGGESTIONS), progress=progress,
             cancelled=cancelled,
         )  # fmt: skip
     if result.best is not None and result.best.config is not None:

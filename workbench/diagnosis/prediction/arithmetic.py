@@ -2,7 +2,9 @@
 
 A node that fills the device and gets a lower bound keeps its distance from it. Where its bound rises, it takes at least
 the new bound and at most what keeping the distance would give. An under-filled node keeps its time while its bound is
-below. Kernels of other types are other kernels, so the intervals are wide.
+below, but for matrix work: its tiles are computed one by one on few multiprocessors, so that each takes between as long
+as before and in proportion to the rates of the units. What the device saves shows in T only where the host does not
+come later. Kernels of other types are other kernels, so the intervals are wide.
 """
 
 from __future__ import annotations
@@ -24,6 +26,12 @@ from workbench.diagnosis.trace import CallTrace
 
 WEIGHT_BLOCK: Final = 32
 """Weights that share one scale of the type of the activations: the default of ONNX Runtime's MatMulNBits quantizer."""
+HOST_DECIDES: Final = 0.5
+"""Where the host makes more than this part of a call, what other nodes cost it weighs more than what they cost the
+device."""
+# Fusions that ONNX Runtime makes in float32 and float16 only: in bfloat16 their parts stayed nodes of their own
+# (encoder of six layers: 153 kernels instead of 122; ONNX Runtime 1.31.1 on an H200).
+_FUSED_WITHOUT_BFLOAT16: Final = frozenset(("BiasGelu", "BiasSoftmax"))
 _SHIFTS: Final = np.linspace(-4 * CEILING_SIGMA, 4 * CEILING_SIGMA, 33)  # holds 0, and all but 0.01 % of the draws
 
 Rework = Callable[[Situation, pd.DataFrame], pd.DataFrame]
@@ -41,24 +49,36 @@ def with_tf32(on: bool) -> Formula:
 
 def with_half_precision(dtype: str, *, at_border: bool = False) -> Formula:
     """float32 work as `dtype` (2 bytes). at_border: the model's inputs and outputs too, which halves their copies;
-    else every float32 input and output gets a node that casts it.
+    else every float32 input and output gets a node that casts it, which costs the host as much as any node.
     """
 
     def formula(situation: Situation, trace: CallTrace, facts: Facts) -> Terms:
-        terms = _with_nodes(situation, facts, partial(_halved, dtype=dtype), tf32=_uses_tf32(situation))
+        apart = _FUSED_WITHOUT_BFLOAT16 & (situation.graph.op_types if situation.graph is not None else frozenset())
+        if dtype == "bfloat16" and apart:
+            raise Unpredictable(f"{min(apart)} comes apart in bfloat16, and what its parts take is not known.")
+        rework = partial(_halved, dtype=dtype)
         if at_border:
+            terms = _with_nodes(situation, facts, rework, tf32=_uses_tf32(situation))
             return {**terms, "change of copies": -facts.exposed_copies * (trace.border_fraction or 0.0) / 2}
         tensors = (*situation.model.inputs, *situation.model.outputs)
-        casts = sum(tensor.type == "float32" for tensor in tensors)
-        return {**terms, "casts": casts * (situation.ceilings.node_overhead_ns or 0.0) * facts.span}
+        casts = sum(tensor.type == "float32" for tensor in tensors) * (situation.ceilings.node_overhead_ns or 0.0)
+        return _with_nodes(situation, facts, rework, tf32=_uses_tf32(situation), host_ns=casts)
 
     return formula
 
 
 def with_smaller_weights(bits: int) -> Formula:
-    """Weights of matrix products in `bits` bits and a scale for every block of them; the arithmetic stays."""
+    """Weights of matrix products in `bits` bits and a scale for every block of them; the arithmetic stays.
+
+    The products become other nodes that take their biases in: fewer nodes, each of which costs the host something else.
+    """
 
     def formula(situation: Situation, trace: CallTrace, facts: Facts) -> Terms:
+        if facts.hosts_part() > HOST_DECIDES:
+            raise Unpredictable(
+                "The host sets the pace of the calls, and what it takes for products of packed weights, which take "
+                "their biases in, is not known."
+            )
         return _with_nodes(situation, facts, partial(_packed, bits=bits), tf32=_uses_tf32(situation))
 
     return formula
@@ -88,8 +108,8 @@ def _packed(situation: Situation, nodes: pd.DataFrame, *, bits: int) -> pd.DataF
     return nodes.assign(read_bytes=nodes["read_bytes"] - np.where(products, weight_bytes * (1.0 - kept), 0.0))
 
 
-def _with_nodes(situation: Situation, facts: Facts, rework: Rework, *, tf32: bool) -> Terms:
-    """T with the change of device time; of what goes before idle time of the host, some is waited for anyway."""
+def _with_nodes(situation: Situation, facts: Facts, rework: Rework, *, tf32: bool, host_ns: float = 0.0) -> Terms:
+    """T with the change of device time and `host_ns` more of the host, less what the one hides of the other."""
     diagnosis = situation.diagnosis
     if diagnosis is None or diagnosis.nodes is None or not len(diagnosis.nodes.nodes):
         raise Unpredictable("The nodes were not recorded, so what limits each of them is not known.")
@@ -101,20 +121,29 @@ def _with_nodes(situation: Situation, facts: Facts, rework: Rework, *, tf32: boo
     changes = _changes(nodes, reworked, bound_times(reworked, situation.ceilings, tf32=tf32))
     # The nodes' times are brought to those of the pieces, which stand in proportion to T.
     scale = (pieces.compute + pieces.memory + pieces.under_filled + pieces.unknown) / before_ns
-    least, most, judged = (np.interp(facts.ceiling_shift, _SHIFTS, each) for each in changes.by_shift_ns.T)
-    change = least + (most - least) * facts.span + judged * facts.misjudged
+    least, most, judged, fast, slow = (np.interp(facts.ceiling_shift, _SHIFTS, each) for each in changes.by_shift_ns.T)
+    tiles = fast ** (1.0 - facts.span) * slow**facts.span - changes.tiled_ns
+    change = least + (most - least) * facts.span + judged * facts.misjudged + tiles
     change = (change + (changes.touched_ns + change) * (facts.other_kernels - 1.0)) * scale
-    return {"T": facts.latency, "change of device time": np.where(change < 0, change * facts.seen, change)}
+    return {
+        "T": facts.latency,
+        "change of device time": change,
+        "more nodes on the host": host_ns,
+        "overlap of host and device": facts.overlap(change, host_ns),
+    }
 
 
 class _Changes(NamedTuple):
     """Nanoseconds per call that the device works longer (below 0: less).
 
-    by_shift_ns: float64[shifts, 3] for every error of the ceiling of the units that change: the least, the most, and
-    what under-filled nodes would add if they followed their bounds. touched_ns: time of the nodes that change at all.
+    by_shift_ns: float64[shifts, 5] for every error of the ceiling of the units that change: the least, the most, and
+    what under-filled nodes would add if they followed their bounds; and the time, not its change, that under-filled
+    matrix work takes at least and at most. tiled_ns: the time that it takes now. touched_ns: time of the nodes that
+    change at all.
     """
 
     by_shift_ns: NDArray[np.float64]
+    tiled_ns: float
     touched_ns: float
 
 
@@ -128,17 +157,28 @@ def _changes(nodes: pd.DataFrame, reworked: pd.DataFrame, bounds: pd.DataFrame) 
     touched = known & ~(same_unit & (memory == memory_before))
     touched |= known & (reworked["dtype"] != nodes["dtype"]).to_numpy(np.bool_, na_value=False)
     filled, under = (nodes["compute_ns"] + nodes["memory_ns"]).to_numpy(), nodes["under-filled_ns"].to_numpy()
-    filled, under, before, compute, memory, same_unit = (
-        column[touched] for column in (filled, under, before, compute, memory, same_unit)
+    matrix = nodes["tensor_flops"].to_numpy(np.float64) > 0
+    filled, under, matrix, before, compute, memory, compute_before, memory_before, same_unit = (
+        column[touched]
+        for column in (filled, under, matrix, before, compute, memory, compute_before, memory_before, same_unit)
     )
     share = np.divide(filled, filled + under, out=np.zeros_like(filled), where=filled + under > 0)
+    fewer_bytes = np.divide(memory, memory_before, out=np.ones_like(memory), where=memory_before > 0)
     rows = []
     for shift in _SHIFTS:
-        after = np.maximum(compute * np.where(same_unit, 1.0, np.exp(shift)), memory)
+        shifted = compute * np.where(same_unit, 1.0, np.exp(shift))
+        after = np.maximum(shifted, memory)
         factor = after / before
         kept = filled * factor
         risen = np.minimum(np.maximum(after * share, filled), kept)
-        longer = np.maximum(after * (1.0 - share) - under, 0.0).sum() - filled.sum()
+        bound = after * (1.0 - share)
+        longer = np.where(matrix, 0.0, np.maximum(bound - under, 0.0)).sum() - filled.sum()
         least, most = np.where(factor > 1, risen, kept).sum() + longer, kept.sum() + longer
-        rows.append((least, most, (under * (np.minimum(factor, 1.0) - 1.0)).sum()))
-    return _Changes(np.array(rows), float((filled + under).sum()))
+        judged = np.where(matrix, 0.0, under * (np.minimum(factor, 1.0) - 1.0)).sum()
+        slower_units = np.divide(shifted, compute_before, out=np.ones_like(shifted), where=compute_before > 0)
+        fast, slow = (
+            np.maximum(bound, under * pick(1.0, pick(slower_units, fewer_bytes)))[matrix].sum()
+            for pick in (np.minimum, np.maximum)
+        )
+        rows.append((least, most, judged, fast, slow))
+    return _Changes(np.array(rows), float(under[matrix].sum()), float((filled + under).sum()))
