@@ -74,9 +74,9 @@ def test_whiskers_reach_from_low_to_high_and_an_unknown_interval_has_none() -> N
 
 def test_changed_outputs_are_no_help_and_what_was_not_measured_does_not_count() -> None:
     figure = before_after(EXPERIMENTS)
-    assert figure.layout.title.text == "1 of 5 helped; CUDA graph 0.343×"
+    assert figure.layout.title.text == "1 of 5 helped; graph 0.343×"
     assert before_after(EXPERIMENTS.iloc[[1, 2, 5]]).layout.title.text == "None of 2 changes helped"
-    assert before_after(EXPERIMENTS.iloc[[0]]).layout.title.text == "CUDA graph: 1.56 ms → 535 µs"
+    assert before_after(EXPERIMENTS.iloc[[0]]).layout.title.text == "graph: 1.56 ms → 535 µs"
     assert before_after(EXPERIMENTS.iloc[[5]]).layout.title.text == "INT8: does not apply"
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.axes import fit_narrow, log_axis
-from workbench.figures.metrics import format_change
+from workbench.figures.metrics import format_change, format_ratio, metric_name
 from workbench.figures.theme import TEXT, empty, shorten, style, text
 from workbench.tuning.comparison import CONFIDENCE
 
@@ -75,7 +75,7 @@ def before_after(experiments: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(
         tickvals=drawn.index.to_list(), ticktext=labels, range=[len(drawn) - 0.5, -0.5], showgrid=False, fixedrange=True
     )
-    title = f"{text(str(metrics[0]))}, variant / base" if len(metrics) == 1 else "variant / base"
+    title = f"{text(metric_name(str(metrics[0])))}, variant / base" if len(metrics) == 1 else "variant / base"
     figure.update_xaxes(title_text=title, **_ratio_axis(drawn))
     figure.add_vline(x=1, line={"color": TEXT, "width": 1.5}, layer="below")
     return figure
@@ -146,15 +146,10 @@ def _ratio_axis(rows: pd.DataFrame) -> dict[str, Any]:
 def _label(row: Mapping[Hashable, Any], several_metrics: bool) -> str:
     metric = f"{row['metric']}: " if several_metrics else ""
     change = format_change(row["base"], row["variant"], row["unit"])
-    detail = f"{metric}{change} ({_times(row['ratio'])})"
+    detail = f"{metric}{change} ({format_ratio(row['ratio'])})"
     if not row["meaning"]:
         detail = shorten(row["outcome"], _NAME_LENGTH + 4)
-    return f'{text(shorten(row["title"], _NAME_LENGTH))}<br><span style="font-size:11px">{text(detail)}</span>'
-
-
-def _times(ratio: float) -> str:
-    """`0.770×`: three significant digits."""
-    return f"{ratio:#.3g}".rstrip(".") + "×"
+    return f'{text(shorten(row["name"], _NAME_LENGTH))}<br><span style="font-size:11px">{text(detail)}</span>'
 
 
 def _hover(row: Mapping[Hashable, Any]) -> str:
@@ -166,8 +161,9 @@ def _hover(row: Mapping[Hashable, Any]) -> str:
     ):
         centre, low, high = (row[key] for key in keys)
         if centre > 0:
-            interval = f", {100 * level:g} % interval {_times(low)} to {_times(high)}" if high >= low else ""
-            lines.append(f"{name} {_times(centre)}{interval}")
+            ends = f"{format_ratio(low)} to {format_ratio(high)}"
+            interval = f", {100 * level:g} % interval {ends}" if high >= low else ""
+            lines.append(f"{name} {format_ratio(centre)}{interval}")
     lines.append({"within": "outputs within tolerance", BEYOND: "outputs beyond tolerance"}.get(
         row["parity"], "outputs not checked"
     ))  # fmt: skip
@@ -179,8 +175,8 @@ def _title(rows: pd.DataFrame) -> str:
     if len(rows) == 1:
         only = rows.iloc[0].to_dict()
         change = format_change(only["base"], only["variant"], only["unit"])
-        return f"{shorten(only['title'], _NAME_LENGTH)}: {change if measured else only['outcome']}"
+        return f"{shorten(only['name'], _NAME_LENGTH)}: {change if measured else only['outcome']}"
     if not len(better):
         return f"None of {measured} changes helped" if measured else "No change was measured"
     most = better.loc[np.log(better["ratio"]).abs().idxmax()]
-    return f"{len(better)} of {measured} helped; {shorten(most['title'], _NAME_LENGTH)} {_times(most['ratio'])}"
+    return f"{len(better)} of {measured} helped; {shorten(most['name'], _NAME_LENGTH)} {format_ratio(most['ratio'])}"
