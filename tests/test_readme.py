@@ -1,5 +1,6 @@
 """The README's commands are run as a reader would type them, and its pictures exist."""
 
+import math
 import os
 import re
 import shlex
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from workbench.api import import_run, load
+from workbench.api import Tuning, import_run, load
 from workbench.diagnosis.shares import CLASSES
+from workbench.figures.metrics import format_change, format_interval, format_ratio
 from workbench.figures.units import format_ns
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,3 +88,28 @@ def test_the_table_of_measured_runs_is_what_the_runs_say(h200):
         assert (found.sub_cause or "") == sub_cause, name
         assert [f"{100 * found.shares[key]:.0f} %" for key in CLASSES] == shares, name
         assert f"{found.confidence:.3f}" == confidence, name
+
+
+def test_the_tuned_example_is_what_the_recording_says(h200_experiments):
+    assert Tuning(h200_experiments / "resnet50-b32").summary() in TEXT
+
+
+def lever_rows(folder):
+    """A row of the table for each lever of a recorded experiment that was measured."""
+    for row in Tuning(folder).to_frame().to_dict("records"):
+        if math.isnan(row["ratio"]):
+            continue
+        change = format_change(row["base"], row["variant"], row["unit"])
+        measured = f"{format_ratio(row['ratio'])} ({format_interval(row['low'], row['high'])})"
+        interval = format_interval(row["predicted_low"], row["predicted_high"])
+        predicted = "–" if math.isnan(row["predicted"]) else f"{format_ratio(row['predicted'])} ({interval})"
+        outcome = row["outcome"].removesuffix(" that these data can show")
+        yield f"| `{folder.name}` | `{row['name']}` | {change} | {measured} | {predicted} | {outcome} |"
+
+
+def test_the_table_of_levers_is_what_the_experiments_say(h200_experiments):
+    cases = re.findall(r"^\| `([\w-]+)` \| `[\w-]+` \| .* → ", TEXT, re.MULTILINE)
+    assert len(cases) >= 25
+    rows = [row for case in dict.fromkeys(cases) for row in lever_rows(h200_experiments / case)]
+    assert len(rows) == len(cases)
+    assert "\n".join(rows) in TEXT

@@ -77,7 +77,7 @@ def test_changed_outputs_are_no_help_and_what_was_not_measured_does_not_count() 
     assert figure.layout.title.text == "1 of 5 helped; graph 0.343×"
     assert before_after(EXPERIMENTS.iloc[[1, 2, 5]]).layout.title.text == "None of 2 changes helped"
     assert before_after(EXPERIMENTS.iloc[[0]]).layout.title.text == "graph: 1.56 ms → 535 µs"
-    assert before_after(EXPERIMENTS.iloc[[5]]).layout.title.text == "INT8: does not apply"
+    assert before_after(EXPERIMENTS.iloc[[5]]).layout.title.text == "int8: does not apply"
 
 
 def test_labels_carry_the_times_and_the_reason_of_a_missing_one() -> None:
