@@ -57,7 +57,7 @@ def false_alarms(out: Path, made: dict[str, Path]) -> None:
             with LocalExecutor(DEVICE) as executor:
                 found = measure_interleaved(
                     [Arm(BASE, config), Arm("same", config)], latency(), target / "blocks", executor,
-                    Settings(rounds=3, block=BLOCK, seed=number),
+                    Settings(rounds=6, block=BLOCK, seed=number),
                 )  # fmt: skip
             save_blocks(target, found.blocks)
 

@@ -98,3 +98,40 @@ def test_the_doctor_finds_every_source():
     states = {check.name: check.state for check in examine()}
     for name in ("NVIDIA driver", "CUDA versions", "CUDA provider", "cuDNN", "NVML", "GPM", "CUPTI"):
         assert states[name] == "ok", name
+
+
+def test_a_cuda_graph_helps_a_launch_bound_run_about_as_predicted(models, tmp_path):
+    config = {"model": str(models["launch"]), "binding": "device", "budget": BUDGET}
+    found = wb.experiment(config, ["cuda-graph", "tf32-off"], rounds=5, out=tmp_path / "tried")
+    graph, precision = found.experiments
+    assert graph.outcome == "faster"
+    assert graph.improvement
+    assert [change.state for change in graph.readback.changes if change.option == "cuda_graph"] == ["in force"]
+    assert graph.readback.observed.replays
+    assert graph.prediction.gain == pytest.approx(1 - graph.comparison.ratio, rel=0.15)
+    assert precision.outcome != "faster"
+
+
+def test_callers_side_by_side_serve_more(models, tmp_path):
+    config = {"model": str(models["launch"]), "binding": "device", "budget": BUDGET}
+    found = wb.experiment(config, "concurrency-4", metric="throughput", rounds=4, out=tmp_path / "tried")
+    assert found.experiments[0].comparison.ratio > 1
+    run = found.run("concurrency-4")
+    assert run.manifest.latency.callers == 4
+    assert abs(sum(run.diagnosis.shares.values()) - 1) < 1e-9
+
+
+@pytest.mark.parametrize("conversion", ["float16", "bfloat16", "int8_weights", "int4_weights", "optimized"])
+def test_a_converted_encoder_runs_on_the_gpu(tmp_path, conversion):
+    model = zoo.write("encoder", tmp_path / "encoder.onnx", layers=1, hidden=64, heads=4, feed_forward=128)
+    options = {"provider": "cuda", "dims": {"sequence": 16}, "conversions": [conversion], "budget": BUDGET}
+    run = wb.profile(model, options, out=tmp_path / "run")
+    assert run.manifest.complete
+    assert run.manifest.model.conversions == [conversion]
+    assert (run.nodes["provider"] == "CUDAExecutionProvider").mean() > 0.5
+
+
+def test_code_that_cuda_loads_is_seen(models, tmp_path):
+    loads = profiled(models, "launch", tmp_path, binding="device").loads
+    assert set(loads["kind"]) <= {"module", "function", "compiled"}
+    assert len(loads) > 0
