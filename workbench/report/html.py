@@ -8,9 +8,11 @@ from typing import NamedTuple
 from workbench.analysis.kernel_times import kernel_times
 from workbench.analysis.thresholds import CLEAR_LEAD, LARGE_SHARE
 from workbench.diagnosis.diagnosis import Diagnosis
+from workbench.diagnosis.findings import findings
 from workbench.diagnosis.levers import Ranked, ranked, situation_of
 from workbench.figures.units import format_percent
 from workbench.report import facts, tables
+from workbench.report.findings import shown
 from workbench.report.page import rendered, write_page
 from workbench.report.pictures import pictures
 from workbench.report.ranges import nvtx_times, range_rows
@@ -59,6 +61,7 @@ def render_report(run: RunFolder, diagnosis: Diagnosis) -> str:
         launch_sum=facts.launch_sum(diagnosis.pieces) if diagnosis.pieces is not None else "",
         arithmetic=facts.arithmetic(diagnosis, kind),
         counters=tables.counter_rows(diagnosis),
+        findings=shown(findings(run, diagnosis), diagnosis.latency.median_ns),
         levers=[row for row in helping if row.ratio],
         unpredicted_levers=[row for row in helping if not row.ratio],
         nodes=tables.node_rows(nodes) if nodes is not None else [],

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from workbench.diagnosis.diagnosis import Diagnosis
+from workbench.diagnosis.findings import findings
 from workbench.figures.units import format_ns, format_percent
 from workbench.report import facts
+from workbench.report.findings import finding_lines
 from workbench.report.ranges import nvtx_times
 from workbench.report.redact import without_folders
 from workbench.runs.manifest import Manifest
@@ -29,6 +31,7 @@ def summary(run: RunFolder, diagnosis: Diagnosis) -> str:
     lines += [f"  {card.reason}", f"  {card.confidence}", ""]
     lines += _share_lines(diagnosis, manifest)
     lines += _node_lines(diagnosis) or _range_lines(run)
+    lines += finding_lines(findings(run, diagnosis), diagnosis.latency.median_ns)
     said = [f"missing: {without_folders(text)}" for text in diagnosis.missing]
     said += [f"note: {text}" for text in facts.notes(diagnosis)]
     room = MOST_LINES - len(lines) - 1
