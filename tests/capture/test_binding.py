@@ -10,7 +10,7 @@ from workbench.capture import binding
 from workbench.capture.binding import bind
 from workbench.capture.session import create_session
 from workbench.config import RunConfig
-from workbench.errors import FeedError, SourceError
+from workbench.errors import FeedError, SourceError, UnsupportedModelError
 
 
 def session_of(model):
@@ -74,6 +74,31 @@ def test_bfloat16_can_be_bound_to_the_device_only(tmp_path):
     for kind in ("numpy", "pinned"):
         with pytest.raises(FeedError, match=r"'x' is bfloat16.*use binding 'device'"):
             bound(session, feeds, kind)
+
+
+def cast_to(folder, kind, opset=19):
+    node = helper.make_node("Cast", ["x"], ["y"], to=kind)
+    ends = [helper.make_tensor_value_info(name, each, [2]) for name, each in (("x", TensorProto.FLOAT), ("y", kind))]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    (folder / "cast.onnx").write_bytes(model.SerializeToString())
+    return session_of(folder / "cast.onnx")
+
+
+def test_an_output_in_bfloat16_needs_the_device_too(tmp_path):
+    session, feeds = cast_to(tmp_path, TensorProto.BFLOAT16), {"x": np.float32([1.5, 2])}
+    assert bound(session, feeds, "device").outputs()["y"].tolist() == [1.5, 2]
+    with pytest.raises(FeedError, match=r"Output 'y' is bfloat16.*use binding 'device'"):
+        bound(session, feeds, "numpy")
+
+
+@pytest.mark.parametrize("kind", [TensorProto.STRING, TensorProto.FLOAT8E4M3FN])
+@pytest.mark.parametrize("where", ["numpy", "device"])
+def test_what_is_no_number_can_be_timed_and_not_kept(tmp_path, kind, where):
+    found = bound(cast_to(tmp_path, kind), {"x": np.float32([1.5, 2])}, where)
+    found.call()
+    with pytest.raises(UnsupportedModelError, match=r"Output 'y' is tensor\(.* no tensor of numbers"):
+        found.outputs()
 
 
 @pytest.mark.parametrize(("kind", "method"), [("numpy", "run"), ("device", "run_with_iobinding")])

@@ -136,7 +136,7 @@ def test_bfloat16_on_the_cpu_names_the_operator_that_is_missing(models, tmp_path
 @pytest.mark.parametrize(
     ("name", "conversion", "words"),
     [
-        ("integers", "int8_dynamic", "no MatMul or Conv with a constant weight"),
+        ("integers", "int8_dynamic", "no MatMul or Conv with a float32 weight"),
         ("integers", "int4_weights", "no MatMul with a constant weight"),
         ("integers", "int8_weights", "no MatMul with a constant weight"),
         ("wide", "fixed_shapes", "no open dimension"),
@@ -205,6 +205,16 @@ def test_failures_name_the_node_from_the_words_of_onnxruntime(tmp_path):
     assert said.startswith("The model cannot be converted to 'float16' at node 'mixed' (MatMul), because Type Error")
     assert str(tmp_path) not in said
     assert "ONNXRuntimeError" not in said
+
+
+def test_a_node_without_a_kernel_for_its_types_is_said_to_be_one():
+    """ONNX Runtime's words for a bfloat16 BatchNormalization on CUDA."""
+    raised = RuntimeError(
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: !node_provider_type.empty() was "
+        "false. Provider type for BatchNormalization node with name 'n1' is not set."
+    )
+    said = str(failure("bfloat16", raised))
+    assert "at node 'n1' (BatchNormalization), because no provider has a kernel of it for these types: " in said
 
 
 def test_failures_name_the_node_that_a_python_tool_was_at():

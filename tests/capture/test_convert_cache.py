@@ -4,12 +4,15 @@ import subprocess
 import threading
 from pathlib import Path
 
+import onnx
 import pytest
 from convertible import request_for, write_models
+from onnx import helper
 
 from workbench.capture.convert import cached
-from workbench.capture.convert.request import MODEL
-from workbench.errors import ConfigError, ModelError, OutOfMemoryError, WorkerTimeoutError
+from workbench.capture.convert.files import external_files
+from workbench.capture.convert.request import MODEL, NOTES
+from workbench.errors import ConfigError, OutOfMemoryError, WorkerTimeoutError
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +64,15 @@ def test_a_conversion_that_is_ended_leaves_nothing(models, tmp_path, own_cache):
     assert list(own_cache.iterdir()) == []
 
 
-def test_of_two_at_once_both_get_the_one_result(models, tmp_path, own_cache):
+def test_of_two_at_once_one_makes_what_both_get(models, tmp_path, own_cache, monkeypatch):
     request, _ = request_for(models["wide"], "float16", tmp_path / "given")
-    found = []
+    found, made, real = [], [], cached.run_child
+
+    def counting(*arguments, **options):
+        made.append(arguments)
+        real(*arguments, **options)
+
+    monkeypatch.setattr(cached, "run_child", counting)
 
     def ask():
         found.append(cached.convert(models["wide"], "float16", request.config, device="cpu", shapes={}, timeout_s=60.0))
@@ -74,24 +83,55 @@ def test_of_two_at_once_both_get_the_one_result(models, tmp_path, own_cache):
     for thread in threads:
         thread.join()
     assert found[0] == found[1]
+    assert len(made) == 1
     assert list(own_cache.iterdir()) == [found[0].path.parent]
 
 
-@pytest.mark.parametrize(
-    ("status", "said", "error", "words"),
-    [
-        (-9, "", OutOfMemoryError, "was killed, often because memory ran out"),
-        (-11, "deep in the tool", ModelError, r"ended with SIGSEGV on this model \(deep in the tool\)"),
-        (3, "", ModelError, "ended with status 3"),
-        (1, 'x\n{"kind": "ModelError", "message": "Because."}', ModelError, "^Because.$"),
-    ],
-)
-def test_a_tool_that_dies_is_reported(models, tmp_path, monkeypatch, own_cache, status, said, error, words):
-    ended = subprocess.CompletedProcess([], status, "", said)
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: ended)
-    with pytest.raises(error, match=words):
+def test_a_tool_that_fails_leaves_nothing(models, tmp_path, monkeypatch, own_cache):
+    def killed(*arguments, **options):
+        raise OutOfMemoryError("It was killed.")
+
+    monkeypatch.setattr(cached, "run_child", killed)
+    with pytest.raises(OutOfMemoryError):
         converted(models["wide"], "float16", tmp_path)
     assert list(own_cache.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_cleared_away(models, tmp_path, own_cache):
+    request, _ = request_for(models["wide"], "float16", tmp_path / "given")
+    key = cached._key(models["wide"], "float16", request.config, "cpu", {}, [])
+    (own_cache / f".{key}-left" / "scratch").mkdir(parents=True)
+    (own_cache / f".{key}-left" / "scratch" / "half").write_bytes(b"x")
+    assert converted(models["wide"], "float16", tmp_path).path == own_cache / key / MODEL
+    assert list(own_cache.iterdir()) == [own_cache / key]
+
+
+@pytest.mark.parametrize("lost", [MODEL, NOTES])
+def test_a_folder_that_lost_a_file_is_made_anew(models, tmp_path, lost):
+    first = converted(models["wide"], "float16", tmp_path)
+    first.path.with_name(lost).unlink()
+    assert converted(models["wide"], "float16", tmp_path) == first
+    assert first.path.is_file()
+
+
+def test_the_wait_for_another_process_ends_at_the_limit(models, tmp_path, own_cache):
+    request, _ = request_for(models["wide"], "float16", tmp_path / "given")
+    key = cached._key(models["wide"], "float16", request.config, "cpu", {}, [])
+    with (
+        cached._alone(own_cache / key, None),
+        pytest.raises(WorkerTimeoutError, match=r"Another process .* after 0\.1 s"),
+    ):
+        converted(models["wide"], "float16", tmp_path, timeout_s=0.1)
+
+
+def test_weights_of_a_branch_that_lie_beside_the_model_decide_the_key():
+    def branch(name):
+        held = onnx.TensorProto(name=name, data_location=onnx.TensorProto.EXTERNAL)
+        held.external_data.add(key="location", value=f"{name}.bin")
+        return helper.make_graph([helper.make_node("Identity", [name], ["o"])], name, [], [], [held])
+
+    choice = helper.make_node("If", ["c"], ["y"], then_branch=branch("one"), else_branch=branch("two"))
+    assert external_files(helper.make_model(helper.make_graph([choice], "g", [], []))) == ["one.bin", "two.bin"]
 
 
 def test_a_cache_that_cannot_be_written_is_said(models, tmp_path, monkeypatch):

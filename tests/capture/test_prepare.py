@@ -8,7 +8,7 @@ from workbench import zoo
 from workbench.capture.feeds import load_feeds
 from workbench.capture.prepare import CALIBRATION_SAMPLES, prepare
 from workbench.config import RunConfig
-from workbench.errors import ConfigError, FeedError
+from workbench.errors import FeedError
 
 ENCODER = {"layers": 1, "hidden": 32, "heads": 2, "feed_forward": 32, "vocabulary": 50, "positions": 12}
 
@@ -78,22 +78,6 @@ def test_later_shapes_get_feeds_of_the_same_seed(encoder, folder):
 def test_later_shapes_must_fit_the_model(small_model, folder):
     with pytest.raises(FeedError, match=r"takes shape \[1, 8\], not \[2, 8\]"):
         prepare(RunConfig(model=small_model, later_shapes=[{"x": [2, 8]}]), folder)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"conversions": ["optimized", "float16"]}, "put it last"),
-        (
-            {"conversions": ["fixed_shapes"], "later_shapes": [{"x": [1, 8]}]},
-            "'later_shapes' cannot go with 'fixed_shapes'",
-        ),
-        ({"part": {"node": "Tanh"}, "later_shapes": [{"x": [1, 8]}]}, "'later_shapes' cannot go with 'part'"),
-    ],
-)
-def test_contradictions_are_refused(small_model, folder, options, words):
-    with pytest.raises(ConfigError, match=words):
-        prepare(RunConfig(model=small_model, **options), folder)
 
 
 def test_static_quantization_sees_made_samples_and_says_how_many(small_model, folder):

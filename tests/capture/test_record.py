@@ -14,12 +14,14 @@ from workbench.capture import passes as passes_module
 from workbench.capture import process as process_module
 from workbench.capture import record as module
 from workbench.capture import resolve
+from workbench.capture.convert import cached
 from workbench.capture.feeds import load_feeds, make_feeds
 from workbench.capture.libraries import missing_cuda_libraries
 from workbench.capture.model import read_model
 from workbench.capture.record import record
 from workbench.config import RunConfig
 from workbench.errors import CpuFallbackError, FeedError, SourceError, WorkerError, WorkerTimeoutError
+from workbench.runs.manifest import DeviceInfo
 from workbench.runs.reader import RunFolder
 
 BUDGET = {"seconds": 0.3, "min_seconds": 0, "activity_calls": 4, "nodes_calls": 4}
@@ -179,6 +181,19 @@ def test_a_fall_back_that_is_allowed_is_a_cpu_run_that_says_so(small_model, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("unusable_gpu")
+def test_a_conversion_that_cannot_use_the_gpu_falls_back_as_allowed(small_model, tmp_path, monkeypatch, known_ceilings):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(known_ceilings))
+    monkeypatch.setattr(cached, "describe_device", lambda kind, device_id: DeviceInfo(kind=kind, name="any"))
+    config = config_of(small_model, conversions=["optimized"])
+    assert "did not load" in refusal_of(CpuFallbackError, config, tmp_path / "run")
+    run = RunFolder(record(config.changed(allow_cpu=True), tmp_path / "run", passes=()))
+    assert run.manifest.device.kind == "cpu"
+    assert [note.split(":")[0] for note in run.manifest.notes[:1]] == ["Measured on the CPU, as allowed"]
+    assert sum("'optimized' saved the graph" in note for note in run.manifest.notes) == 1
+
+
 class Broken:
     """`run_worker` that fails in one pass."""
 
@@ -257,9 +272,7 @@ def test_only_the_passes_asked_for_are_made_and_outputs_are_kept(small_model, tm
     assert run.manifest.passes["latency"].peak_device_bytes is None
 
 
-def test_callers_side_by_side_are_measured_together_and_nodes_alone(
-    small_model, tmp_path, monkeypatch, known_ceilings
-):
+def test_callers_side_by_side_are_measured_together_and_nodes_alone(small_model, tmp_path, monkeypatch, known_ceilings):
     monkeypatch.setenv("WORKBENCH_CACHE", str(known_ceilings))
     config = config_of(small_model, provider="cpu", concurrency=2, sessions=2)
     run = RunFolder(record(config, tmp_path / "run"))

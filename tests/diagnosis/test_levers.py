@@ -161,6 +161,15 @@ def config(**changes):
         ("tf32-off", {"matrix_dtypes": frozenset({"float16"})}, "float16"),
         ("float16", {"matrix_dtypes": frozenset(), **graph(weight_dtypes=frozenset({"float16"}))}, "float32"),
         ("float16", config(conversions=["bfloat16"]), "already converted"),
+        ("bfloat16", graph(batch_norm=True), "BatchNormalization"),
+        ("float16", config(conversions=["int8_static"]), "already converted to 'int8_static'"),
+        ("float16-io", config(conversions=["int8_dynamic"]), "already converted to 'int8_dynamic'"),
+        ("int8-static", config(conversions=["float16"]), "already converted to 'float16'"),
+        ("int8-dynamic", graph(weight_dtypes=frozenset({"float16"})), "in float16"),
+        ("int8-weights", config(conversions=["int8_dynamic"]), "already converted to 'int8_dynamic'"),
+        ("io-binding-pinned", config(binding="device", later_shapes=[{"x": [4, 8]}]), "later_shapes"),
+        ("fixed-shapes", config(binding="device", later_shapes=[{"x": [4, 8]}]), "later_shapes"),
+        ("batch-x2", config(batch=None, part={"node": "n"}), "'batch' of the whole model"),
         ("int4-weights", graph(weight_dtypes=frozenset()), "no floating-point weights"),
         ("int4-weights", graph(op_types=frozenset({"Conv"})), "no matrix product"),
         ("batch-x2", config(batch=None, feeds="x.npz"), "file"),
@@ -207,6 +216,22 @@ def test_changes_are_laid_over_the_base():
     assert spinning.session.entries["session.x64quantprecision"] == "1"
     assert spinning.session.entries["session.intra_op.allow_spinning"] == "0"
     assert applied(lever("streams-3"), base).cuda.sdpa_kernel == 4
+
+
+def test_the_optimised_graph_stays_the_last_conversion():
+    saved = replace(RICH, config=RICH.config.changed(conversions=["fixed_shapes", "optimized"]))
+    assert applied(lever("float16"), saved).conversions == ["fixed_shapes", "float16", "optimized"]
+
+
+def test_the_batch_of_a_part_is_that_of_the_whole_model():
+    part = RICH.config.changed(part={"node": "n"})  # whose inputs begin with 96 rows at batch 8
+    situation = replace(RICH, config=part, model=RICH.model.model_copy(update={"feed_shapes": {"x": [96, 8]}}))
+    assert applied(lever("batch-x2"), situation).batch == 16
+
+
+def test_batch_normalisation_is_seen_where_it_was_folded(h200):
+    assert situation_of(load(h200 / "resnet50_b1_device")).graph.batch_norm
+    assert not situation_of(load(h200 / "launch_device")).graph.batch_norm
 
 
 def test_a_batch_goes_where_the_configuration_sizes_it():

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -81,6 +82,13 @@ def test_a_prediction_says_its_arithmetic_and_is_the_same_each_time(situation, h
     assert sum(terms) == pytest.approx(total, abs=0.2)
     assert total / latency == pytest.approx(said.ratio, rel=1e-3)
     assert said == predict(lever("cuda-graph"), load(h200 / "launch_device"))
+
+
+def test_what_a_lever_saves_is_subtracted_in_words(situation):
+    why = predict(lever("float16"), situation("resnet50_b64_device")).why
+    assert re.search(r" - change of device time \d", why)
+    assert "--" not in why
+    assert "-0" not in why
 
 
 @pytest.mark.parametrize(

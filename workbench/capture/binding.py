@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from workbench.capture.feeds import Feeds
 from workbench.config import RunConfig
-from workbench.errors import FeedError, OutOfMemoryError, SourceError
+from workbench.errors import FeedError, OutOfMemoryError, SourceError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 Call = Callable[[], Any]
 _GRAPH_ID: Final = "gpu_graph_id"
 _BFLOAT16: Final = "tensor(bfloat16)"
+# NumPy holds these and bfloat16; ONNX Runtime gives 8-bit floats as bare bytes, and a string is no work for a GPU.
+NUMERIC: Final = frozenset(
+    f"tensor({name})"
+    for name in "float float16 bfloat16 double bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+)
+"""ONNX Runtime's names of the types whose values can be fed, kept and compared."""
 
 
 @dataclass(frozen=True)
 class Bound:
     """A session with its inputs in place. `call` runs the model once and returns when its outputs are ready;
-    `outputs` does the same and gives them by name, as host arrays.
+    `outputs` does the same and gives them by name, as host arrays; raises `UnsupportedModelError` for one that is no
+    tensor of numbers.
     """
 
     call: Call
@@ -41,20 +48,34 @@ def bind(
     `numpy`: `session.run` on NumPy arrays. `device`: inputs and outputs stay on the device; ONNX Runtime allocates
     the outputs, except under a CUDA graph, which needs fixed addresses. `pinned`: page-locked host arrays. To learn the
     outputs' shapes, `pinned` and the CUDA graph run the model once while binding. Raises `FeedError` for bfloat16
-    outside `device`.
+    outside `device`, `UnsupportedModelError` for outputs that cannot be page-locked.
     """
-    foreign = [name for name, array in feeds.items() if array.dtype.name == "bfloat16"]
+    foreign = [("Input", name) for name, array in feeds.items() if array.dtype.name == "bfloat16"]
+    foreign += [("Output", output.name) for output in session.get_outputs() if output.type == _BFLOAT16]
     if foreign and config.binding != "device":
-        raise FeedError(f"Input {foreign[0]!r} is bfloat16, a type that NumPy lacks: use binding 'device'.")
+        kind, name = foreign[0]
+        raise FeedError(f"{kind} {name!r} is bfloat16, a type that NumPy lacks: use binding 'device'.")
     if config.binding == "numpy" or (config.binding == "pinned" and device == "cpu"):
         names = [output.name for output in session.get_outputs()]
-        return Bound(
-            lambda: session.run(names, feeds, options),
-            lambda: dict(zip(names, session.run(names, feeds, options), strict=True)),
-        )
+
+        def outputs() -> Feeds:
+            _require_numbers(session)
+            return dict(zip(names, session.run(names, feeds, options), strict=True))
+
+        return Bound(lambda: session.run(names, feeds, options), outputs)
     if config.binding == "pinned":
+        _require_numbers(session)
         return _pinned(session, feeds, options)
     return _on_device(session, feeds, config, device, options)
+
+
+def _require_numbers(session: ort.InferenceSession) -> None:
+    for output in session.get_outputs():
+        if output.type not in NUMERIC:
+            raise UnsupportedModelError(
+                f"Output {output.name!r} is {output.type} and no tensor of numbers, so that it can be neither "
+                "page-locked nor compared: profile the model with binding 'numpy', or take a part that ends before it."
+            )
 
 
 def _on_device(
@@ -70,6 +91,7 @@ def _on_device(
         _fix_output_addresses(session, binding)
 
     def outputs() -> Feeds:
+        _require_numbers(session)
         session.run_with_iobinding(binding, options)
         return {
             output.name: _to_host(value, output.type)

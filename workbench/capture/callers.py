@@ -49,23 +49,24 @@ class Callers:
             threading.Thread(target=self._work, args=(call, *series, most_calls), name=f"workbench-caller-{at}")
             for at, (call, series) in enumerate(zip(self._calls, self._series, strict=True))
         ]
-        for thread in self._threads:
-            thread.start()
-        with contextlib.suppress(threading.BrokenBarrierError):
-            self._go.wait()
         try:
+            for thread in self._threads:
+                thread.start()
+            with contextlib.suppress(threading.BrokenBarrierError):
+                self._go.wait()
             yield
             if most_calls is not None:
-                self.wait()
+                self._join()
         finally:
             self._stop.set()
-            self.wait()
+            self._go.abort()  # frees those that wait for a thread that the system refused
+            self._join()
         self.check()
 
-    def wait(self) -> None:
-        """Wait for the threads to end."""
+    def _join(self) -> None:
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # it was started
+                thread.join()
 
     def check(self) -> None:
         """Raise what a thread raised."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ from onnx import helper
 
 from workbench.capture.feeds import Feeds
 from workbench.capture.model import model_inputs, read_model, type_and_shape
-from workbench.capture.subgraph import Wiring, extract, subgraphs
+from workbench.capture.subgraph import Wiring, all_nodes, extract
 from workbench.capture.tensors import output_values
 from workbench.config import Part
 from workbench.errors import ConfigError, FeedError, ModelError, UnsupportedModelError
@@ -82,13 +82,13 @@ def _find_node(graph: onnx.GraphProto, name: str) -> int:
     labels = _labels(graph)
     if name in labels:
         return labels[name]
-    if any(name == node.name for node in _inner_nodes(graph)):
-        raise ConfigError(
-            f"Node {name!r} lies inside the subgraph of another node and cannot be cut out: cut the node around it."
-        )
     same = [label for label, index in labels.items() if graph.node[index].name == name]
     if same:
         raise ConfigError(f"{len(same)} nodes are called {name!r}: choose one of {', '.join(same[:_SUGGESTED])}.")
+    if any(name == node.name for node in all_nodes(graph)):
+        raise ConfigError(
+            f"Node {name!r} lies inside the subgraph of another node and cannot be cut out: cut the node around it."
+        )
     if (match := _NUMBERED.fullmatch(name)) and (known := Counter(node.op_type for node in graph.node)[match[1]]):
         raise ConfigError(
             f"The model has no node {name!r}: its nodes of type {match[1]} are {match[1]}#0 to {match[1]}#{known - 1}."
@@ -102,13 +102,6 @@ def _find_node(graph: onnx.GraphProto, name: str) -> int:
         f"The model has no node {name!r}; names are those in the file, not those that ONNX Runtime gives to nodes that "
         f"it fuses: {remedy}"
     )
-
-
-def _inner_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        for inner in subgraphs(node):
-            yield from inner.node
-            yield from _inner_nodes(inner)
 
 
 def _node_bounds(graph: onnx.GraphProto, wiring: Wiring, index: int, what: str) -> tuple[list[str], list[str]]:
@@ -128,10 +121,10 @@ def _block_bounds(graph: onnx.GraphProto, wiring: Wiring, part: Part) -> tuple[l
 
     Raises `ConfigError` for a name that is no tensor, or an output that is no result.
     """
-    inner = {name for node in _inner_nodes(graph) for name in node.output}
+    made = {name for node in all_nodes(graph) for name in node.output}
     known = {*(value.name for value in graph.input), *wiring.held, *wiring.producer}
     for name in (*part.inputs, *part.outputs):
-        if name not in known and name in inner:
+        if name not in known and name in made:
             raise ConfigError(f"Tensor {name!r} lies inside the subgraph of a node, and cannot bound a part.")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

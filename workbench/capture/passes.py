@@ -17,8 +17,9 @@ from workbench.capture.nsys import nsys_command, read_report
 from workbench.capture.nvml import DeviceSampler
 from workbench.capture.prepare import Prepared
 from workbench.capture.process import Outcome, run_worker
+from workbench.capture.protocol import WorkerSpec
 from workbench.capture.resolve import Device
-from workbench.capture.worker import WorkerSpec, write_device_tables
+from workbench.capture.worker import write_device_tables
 from workbench.config import RunConfig
 from workbench.runs.manifest import PassInfo, SourceInfo
 from workbench.runs.writer import write_table

@@ -16,7 +16,6 @@ from workbench.capture.model import has_fixed_batch, model_inputs, read_model, r
 from workbench.capture.part import WEIGHTS_FILE, cut_part
 from workbench.capture.resolve import Device
 from workbench.config import Part, RunConfig
-from workbench.errors import ConfigError
 from workbench.runs.manifest import ModelInfo, TensorInfo
 from workbench.runs.writer import full_disk_is_said
 
@@ -73,7 +72,6 @@ def prepare(
     device: where the model will run. timeout_s holds for the part and for each conversion. Raises `ModelError`,
     `FeedError`, `ConfigError`, `WorkerTimeoutError`, `OutOfMemoryError` or `DiskFullError` before any worker starts.
     """
-    _refuse_contradictions(config)
     path = Path(config.model)
     work = _Work(path.resolve(), read_model(path))
     digest, size = sha256(work.path), work.path.stat().st_size
@@ -104,14 +102,6 @@ def prepare(
     return Prepared(
         work.path, feeds_path, info, work.notes, later_paths, "optimized" in config.conversions, work.written
     )
-
-
-def _refuse_contradictions(config: RunConfig) -> None:
-    if "optimized" in config.conversions[:-1]:
-        raise ConfigError("Conversion 'optimized' saves the graph that is run: put it last.")
-    if config.later_shapes and (config.part is not None or "fixed_shapes" in config.conversions):
-        other = "part" if config.part is not None else "fixed_shapes"
-        raise ConfigError(f"Option 'later_shapes' cannot go with {other!r}, which fixes the shapes: drop one.")
 
 
 def _set_batch(work: _Work, config: RunConfig, folder: Path) -> int | None:

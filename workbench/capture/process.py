@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from workbench.capture.worker import EVENT_MARK, WorkerSpec
+from workbench.capture.protocol import EVENT_MARK, WorkerSpec
 from workbench.errors import WorkerError, WorkerTimeoutError, from_kind
 
 Progress = Callable[[str, float], None]
@@ -88,19 +88,21 @@ def _child(
         timed_out.set()
         _kill(process)
 
-    timer = threading.Timer(timeout_s, expire) if timeout_s else None
+    timer = threading.Timer(min(timeout_s, threading.TIMEOUT_MAX), expire) if timeout_s else None
     try:
         if timer:
             timer.start()
         yield process
-        if timed_out.is_set():
-            raise WorkerTimeoutError(
-                f"The {pass_name} pass reached its limit of {timeout_s:g} s: raise --timeout, or lower the budget."
-            )
+    except BaseException:
+        _kill(process)
+        raise
     finally:
         if timer:
             timer.cancel()
-        _kill(process)
+    if timed_out.is_set():
+        raise WorkerTimeoutError(
+            f"The {pass_name} pass reached its limit of {timeout_s:g} s: raise --timeout, or lower the budget."
+        )
 
 
 def _hear(line: str, outcome: Outcome, on_event: Callable[[dict[str, Any]], None]) -> None:
@@ -120,10 +122,13 @@ def _hear(line: str, outcome: Outcome, on_event: Callable[[dict[str, Any]], None
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """End the worker's whole process group at once; a worker holds nothing that needs a goodbye."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    """End the worker's whole process group at once; a worker holds nothing that needs a goodbye.
+
+    The group may outlive its first process, such as nsys, and then still holds the standard output that is read here.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a driver can hold a process that is dead
         process.wait(_KILL_WAIT_SECONDS)
 
 

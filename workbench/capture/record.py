@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -16,7 +16,7 @@ from workbench.capture.ceilings.child import measure_in_process
 from workbench.capture.machine import describe_device, software_versions
 from workbench.capture.passes import Pass, PassRunner, Progress
 from workbench.capture.prepare import prepare
-from workbench.capture.resolve import Activity, resolve_activity, resolve_device
+from workbench.capture.resolve import Activity, Device, resolve_activity, resolve_device
 from workbench.capture.worker import OUTPUTS
 from workbench.config import RunConfig
 from workbench.errors import CpuFallbackError, DiskFullError, SourceError, WorkbenchError
@@ -63,17 +63,21 @@ def record(
     device = resolve_device(config)
     source, refusal = resolve_activity(activity, device)
     with new_run_folder(target) as folder:
-        prepared = prepare(config, folder, device=device, timeout_s=timeout_s)
-        recording = _Recording(PassRunner(config, prepared, device, timeout_s, progress), folder)
-        try:
+
+        def begin(on: Device) -> _Recording:
+            prepared = prepare(config, folder, device=on, timeout_s=timeout_s)
+            recording = _Recording(PassRunner(config, prepared, on, timeout_s, progress), folder)
             _latency_pass(recording, keep_outputs)
+            return recording
+
+        try:
+            recording = begin(device)
         except CpuFallbackError as error:
             if not config.allow_cpu:
                 raise
+            recording = begin("cpu")  # a conversion may be for one device
             recording.notes.append(f"Measured on the CPU, as allowed: {error}")
-            recording.runner = replace(recording.runner, device="cpu")
             source, refusal = resolve_activity(activity, "cpu")
-            _latency_pass(recording, keep_outputs)
         recording.sources[source if source != "none" else "activity"] = SourceInfo(
             state="present" if source != "none" else "absent", reason=refusal
         )

@@ -97,6 +97,19 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph itself and every graph inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from all_graphs(inner)
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node of the graph and of the graphs inside its nodes."""
+    return (node for each in all_graphs(graph) for node in each.node)
+
+
 def _free_names(graph: onnx.GraphProto) -> list[str]:
     bound = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     bound |= {tensor.values.name for tensor in graph.sparse_initializer}

@@ -1,35 +1,21 @@
 """Values of a model's outputs on the CPU provider: ``python -m workbench.capture.tensors MODEL WEIGHTS FEEDS VALUES``.
 
-In a process of its own, because a model can take all memory, run for ever or crash the process. An error is printed
-as one line ``{"kind": class of workbench.errors, "message": sentence}``.
+In a process of its own (`capture.child`), because a model can take all memory, run for ever or crash the process.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
 
 import onnx
 
+from workbench.capture.binding import NUMERIC
+from workbench.capture.child import run_child, say_failed
 from workbench.capture.feeds import Feeds, load_feeds, save_feeds
-from workbench.errors import ModelError, OutOfMemoryError, WorkbenchError, WorkerError, WorkerTimeoutError, from_kind
+from workbench.errors import ModelError, OutOfMemoryError, WorkbenchError
 from workbench.runs.writer import full_disk_is_said
-
-FAILED: Final = 3  # exit status when the error was printed
-
-_PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
-_LAST_WORDS: Final = 300
-# NumPy holds these and bfloat16; ONNX Runtime gives 8-bit floats as bare bytes, and a string is no work for a GPU.
-_FEEDABLE: Final = frozenset(
-    f"tensor({name})"
-    for name in "float float16 bfloat16 double bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
-)
 
 
 def output_values(
@@ -45,43 +31,14 @@ def output_values(
         model_file, feeds_file, values_file = (Path(temporary, name) for name in ("m.onnx", "feeds.npz", "values.npz"))
         model_file.write_bytes(model.SerializeToString())
         save_feeds(feeds_file, feeds)
-        _run_child([model_file, weights_folder, feeds_file, values_file], timeout_s)
+        run_child(
+            __name__,
+            [str(path) for path in (model_file, weights_folder, feeds_file, values_file)],
+            what="The computation of the values that reach the part, on the CPU,",
+            otherwise="bound the part by inputs of the model",
+            timeout_s=timeout_s,
+        )
         return load_feeds(values_file)
-
-
-def _run_child(arguments: list[Path], timeout_s: float | None) -> None:
-    command = [sys.executable, "-m", __name__, *map(str, arguments)]
-    paths = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise WorkerTimeoutError(
-            f"The values that reach the part were not computed within {timeout_s:g} s on the CPU: raise --timeout, or "
-            "bound the part by inputs of the model."
-        ) from None
-    if done.returncode == FAILED:
-        said = json.loads(done.stdout.splitlines()[-1])
-        raise from_kind(said["kind"], said["message"])
-    if done.returncode == -signal.SIGKILL:
-        raise OutOfMemoryError(
-            "The process that computes the values that reach the part was killed, as the system does when memory runs "
-            "out: use a smaller batch or free memory."
-        )
-    if done.returncode:
-        words = " ".join(done.stderr.split())[-_LAST_WORDS:]
-        raise WorkerError(
-            f"The process that computes the values that reach the part ended with status {done.returncode}: bound the "
-            f"part by inputs of the model. Its last words: {words}"
-        )
 
 
 def _compute(model: Path, weights_folder: Path, feeds: Feeds) -> Feeds:
@@ -99,7 +56,7 @@ def _compute(model: Path, weights_folder: Path, feeds: Feeds) -> Feeds:
         # as bytes, because for a file ONNX Runtime looks for external data beside it and nowhere else
         session = ort.InferenceSession(model.read_bytes(), options, providers=[CPU])
         for output in session.get_outputs():
-            if output.type not in _FEEDABLE:
+            if output.type not in NUMERIC:
                 raise ModelError(
                     f"Tensor {output.name!r} at the border of the part is {output.type}, which cannot be fed: move "
                     "the border."
@@ -115,11 +72,10 @@ def main(model: str, weights_folder: str, feeds: str, values: str) -> int:
     try:
         with full_disk_is_said(Path(values).parent):
             save_feeds(Path(values), _compute(Path(model), Path(weights_folder), load_feeds(Path(feeds))))
-    except (WorkbenchError, MemoryError) as error:
-        kind = type(error) if isinstance(error, WorkbenchError) else OutOfMemoryError
-        message = str(error) or "The host's memory is full: use a smaller batch."
-        print(json.dumps({"kind": kind.__name__, "message": message}))
-        return FAILED
+    except WorkbenchError as error:
+        return say_failed(error)
+    except MemoryError:
+        return say_failed(OutOfMemoryError("The host's memory is full: use a smaller batch."))
     return 0
 
 

@@ -1,12 +1,11 @@
 """One pass in a process of its own: ``python -m workbench.capture.worker SPEC FOLDER``.
 
-SPEC is a JSON file (`WorkerSpec`). Tables are written into FOLDER. Progress, the result and errors go to standard
-output as lines ``@workbench {json}``, so that they survive a wrapper such as `nsys profile` and a full disk.
+SPEC is a JSON file (`WorkerSpec`). Tables are written into FOLDER; progress, the result and errors are events
+(`protocol.say`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import sys
@@ -14,58 +13,29 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel
 
 from workbench.capture.feeds import load_feeds, save_feeds
+from workbench.capture.protocol import WorkerSpec, say
 from workbench.capture.trace_log import RangeLog
-from workbench.config import RunConfig
-from workbench.errors import DiskFullError, OutOfMemoryError, WorkbenchError
+from workbench.errors import OutOfMemoryError, WorkbenchError
 from workbench.runs.calls import assign_calls
 from workbench.runs.schema import AGAIN, TABLES
-from workbench.runs.writer import full_disk_is_suspected, write_table
+from workbench.runs.writer import full_disk_is_said, full_disk_is_suspected, write_table
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
     from workbench.capture.binding import Bound, Call
+    from workbench.capture.latency import Series
 
-EVENT_MARK: Final = "@workbench "
 FAILED: Final = 3  # exit status when an error was reported as an event
 STEPS: Final = ("import", "libraries", "session", "binding", "first call")
 OUTPUTS: Final = "outputs.npz"
 _RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2) of each system
-
-
-class WorkerSpec(BaseModel):
-    """What one worker does. `trace_here` turns CUPTI on in this process; nsys, if any, is around it.
-
-    `graph_nodes`: replayed CUDA graphs are traced node by node.
-    `warmup_calls` and `calls` hold for the passes that do not find them out themselves.
-    `later_feeds`: inputs of other shapes that the session meets after its first call. `keep_outputs` writes the outputs
-    of one call to `outputs.npz`.
-    """
-
-    config: RunConfig
-    pass_name: Literal["latency", "counters", "activity", "nodes"]
-    model: Path
-    feeds: Path
-    device: Literal["cuda", "cpu"]
-    trace_here: bool = False
-    graph_nodes: bool = False
-    warmup_calls: int = 0
-    calls: int = 0
-    later_feeds: list[Path] = []
-    keep_outputs: bool = False
-
-
-def say(event: str, **values: Any) -> None:
-    """Send one event to the parent process."""
-    sys.stdout.write(f"{EVENT_MARK}{json.dumps({'event': event, **values})}\n")
-    sys.stdout.flush()
 
 
 @contextmanager
@@ -100,14 +70,14 @@ class Worker:
             say("session", providers=session.get_providers(), options=session.get_provider_options())
             calls = [each.call for each in bound]
             with _explained():
-                if spec.pass_name == "latency":
-                    self._latency(calls, first_ns)
-                else:
-                    self._fixed_calls(calls, first_ns)
+                measure = self._latency if spec.pass_name == "latency" else self._fixed_calls
+                call_starts, call_ends = measure(calls, first_ns)
                 if spec.keep_outputs:
-                    save_feeds(self.folder / OUTPUTS, bound[0].outputs())
+                    outputs = bound[0].outputs()
+                    with full_disk_is_said(self.folder):
+                        save_feeds(self.folder / OUTPUTS, outputs)
             say("memory", peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES)
-        call_starts, call_ends = self._write_log()
+        self._write_log()
         if spec.pass_name == "nodes":
             self._write_profile(session, call_starts, call_ends)
         if trace is not None:
@@ -152,7 +122,8 @@ class Worker:
                 bound[0].call()
                 duration = time.perf_counter_ns() - before
             for at, path in enumerate(spec.later_feeds, start=2):
-                self._meet_shape(f"shape {at}", bind(sessions[0], load_feeds(path), config, spec.device, None).call)
+                later = bind(sessions[0], load_feeds(path), config, spec.device, run_options(config))
+                self._meet_shape(f"shape {at}", later.call)
         return sessions[0], bound, (before + log.epoch_offset_ns, duration)
 
     def _meet_shape(self, name: str, call: Call) -> None:
@@ -162,7 +133,8 @@ class Worker:
                 call()
             self.steps.append(step)
 
-    def _latency(self, calls: list[Call], first_ns: tuple[int, int]) -> None:
+    def _latency(self, calls: list[Call], first_ns: tuple[int, int]) -> tuple[Series, Series]:
+        """Measure until the time is known well enough; gives starts and ends of all calls, like `_fixed_calls`."""
         from workbench.capture.callers import measure_together
         from workbench.capture.latency import measure
 
@@ -177,7 +149,7 @@ class Worker:
                 measured = measure(calls[0], budget, epoch_offset_ns=offset, first_ns=first_ns, progress=progress)
             else:
                 measured = measure_together(calls, budget, epoch_offset_ns=offset, progress=progress).after(first_ns)
-        self._write_calls(measured.starts_ns, measured.durations_ns, measured.warmup)
+        made = self._write_calls(measured.starts_ns, measured.durations_ns, measured.warmup)
         steps = self.log.steps(tuple(self.steps))
         write_table(self.folder, "steps", steps.append_column("pass", [["latency"] * len(steps)]))
         say(
@@ -191,16 +163,17 @@ class Worker:
             callers=len(calls),
             notes=measured.notes,
         )
+        return made
 
-    def _fixed_calls(self, calls: list[Call], first_ns: tuple[int, int]) -> None:
+    def _fixed_calls(self, calls: list[Call], first_ns: tuple[int, int]) -> tuple[Series, Series]:
         """Warm up, then make a fixed number of calls; the counters pass goes on until its time is full."""
         spec, offset = self.spec, self.log.epoch_offset_ns
         seconds = spec.config.budget.counters_seconds if spec.pass_name == "counters" else None
         if len(calls) > 1:
-            starts, durations = self._calls_together(calls, seconds)
-            everything = np.insert(starts, 0, first_ns[0]), np.insert(durations, 0, first_ns[1])
-            self._write_calls(*everything, 1)
-            return
+            later_starts, later_durations = self._calls_together(calls, seconds)
+            return self._write_calls(
+                np.insert(later_starts, 0, first_ns[0]), np.insert(later_durations, 0, first_ns[1]), 1
+            )
         from workbench.capture.latency import timed_calls
 
         starts, durations = [first_ns[0]], [first_ns[1]]
@@ -214,9 +187,9 @@ class Worker:
                 timed_calls(calls[0], never, starts, durations, offset, time.perf_counter_ns() + int(seconds * 1e9))
             else:
                 timed_calls(calls[0], spec.calls, starts, durations, offset, never)
-        self._write_calls(np.array(starts, np.int64), np.array(durations, np.int64), spec.warmup_calls + 1)
+        return self._write_calls(np.array(starts, np.int64), np.array(durations, np.int64), spec.warmup_calls + 1)
 
-    def _calls_together(self, calls: list[Call], seconds: float | None) -> tuple[Any, Any]:
+    def _calls_together(self, calls: list[Call], seconds: float | None) -> tuple[Series, Series]:
         from workbench.capture.callers import Callers
 
         callers = Callers(calls, self.log.epoch_offset_ns)
@@ -227,7 +200,7 @@ class Worker:
                 time.sleep(seconds)
         return callers.timed()
 
-    def _write_calls(self, starts: Any, durations: Any, warmup: int) -> None:
+    def _write_calls(self, starts: Series, durations: Series, warmup: int) -> tuple[Series, Series]:
         count = len(starts)
         phases = ["cold", *["warm-up"] * (warmup - 1), *["measured"] * (count - warmup)]
         write_table(
@@ -242,16 +215,15 @@ class Worker:
                 "duration_ns": durations,
             },
         )
-        self._calls = (starts, starts + durations)
         if self.spec.pass_name in ("activity", "nodes"):  # thousands of calls stand in `latency` already
             self.log.add_calls(starts.tolist(), durations.tolist())
+        return starts, starts + durations
 
-    def _write_log(self) -> tuple[Any, Any]:
+    def _write_log(self) -> None:
         ranges = self.log.table()
         write_table(self.folder, "ranges", ranges.append_column("pass", [[self.spec.pass_name] * len(ranges)]))
-        return self._calls
 
-    def _write_profile(self, session: Any, call_starts: Any, call_ends: Any) -> None:
+    def _write_profile(self, session: Any, call_starts: Series, call_ends: Series) -> None:
         from workbench.capture.skeleton import write_skeleton
         from workbench.runs.ort_profile import read_ort_profile
 
@@ -284,9 +256,6 @@ def main(spec_path: str, folder: str) -> int:
     try:
         spec = WorkerSpec.model_validate_json(Path(spec_path).read_text(encoding="utf-8"))
         Worker(spec, Path(folder)).run()
-    except DiskFullError as error:
-        say("error", kind=type(error).__name__, message=str(error))
-        return FAILED
     except MemoryError:
         say("error", kind=OutOfMemoryError.__name__, message="The host's memory is full: use a smaller batch.")
         return FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,9 @@ from workbench.config.model import Conversion, Part
 from workbench.config.session import RunOptions, SessionOptions
 from workbench.config.strict import Strict
 from workbench.errors import ConfigError
+
+MOST_THREADS: Final = 4096
+"""More than any host has cores; ONNX Runtime would start them all before it says anything."""
 
 
 class Budget(Strict):
@@ -24,14 +27,14 @@ class Budget(Strict):
     which GPM averages.
     """
 
-    seconds: float = Field(10.0, gt=0)
-    min_seconds: float = Field(0.5, ge=0)
+    seconds: float = Field(10.0, gt=0, allow_inf_nan=False)
+    min_seconds: float = Field(0.5, ge=0, allow_inf_nan=False)
     min_calls: int = Field(30, ge=3)
     max_calls: int = Field(20_000, ge=3)
     relative_ci: float = Field(0.01, gt=0, lt=1)
     activity_calls: int = Field(20, ge=1)
     nodes_calls: int = Field(10, ge=1)
-    counters_seconds: float = Field(1.5, ge=1.0)
+    counters_seconds: float = Field(1.5, ge=1.0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -55,6 +58,7 @@ class RunConfig(Strict):
     concurrency: calls in flight on one session, each from a thread of its own; sessions: how many sessions do that.
     cuda_module_loading: CUDA loads kernels when they are first used (`LAZY`, its default), or all at once (`EAGER`).
     later_shapes: shapes of the inputs that a session meets after its first call; each costs a cold start of its own.
+    intra_op_threads, inter_op_threads: of each session; None leaves ONNX Runtime's own choice.
     """
 
     model: str
@@ -75,8 +79,8 @@ class RunConfig(Strict):
     sessions: int = Field(1, ge=1, le=64)
     cuda_module_loading: Literal["LAZY", "EAGER"] | None = None
     later_shapes: list[dict[str, list[int]]] = []
-    intra_op_threads: int | None = Field(None, ge=1)
-    inter_op_threads: int | None = Field(None, ge=1)
+    intra_op_threads: int | None = Field(None, ge=1, le=MOST_THREADS)
+    inter_op_threads: int | None = Field(None, ge=1, le=MOST_THREADS)
     budget: Budget = Budget()
     seed: int = Field(0, ge=0)
     allow_cpu: bool = False
@@ -94,10 +98,10 @@ class RunConfig(Strict):
                 raise ConfigError(f"Shape {shape} of input {name!r} has a negative size: give every dimension.")
         return value
 
-    @property
-    def callers(self) -> int:
-        """How many threads call the model at once."""
-        return self.concurrency * self.sessions
+    @field_validator("later_shapes")
+    @classmethod
+    def _positive_later_shapes(cls, value: list[dict[str, list[int]]]) -> list[dict[str, list[int]]]:
+        return [cls._positive_shapes(shapes) for shapes in value]
 
     @field_validator("dims")
     @classmethod
@@ -107,31 +111,62 @@ class RunConfig(Strict):
                 raise ConfigError(f"Dimension {name!r} cannot be {size}: give a size of 0 or more.")
         return value
 
+    @property
+    def callers(self) -> int:
+        """How many threads call the model at once."""
+        return self.concurrency * self.sessions
+
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.cuda.enable_cuda_graph and not self.cuda_graph:
-            raise ConfigError("Set 'cuda_graph: true' instead of 'cuda.enable_cuda_graph', so that it is checked.")
-        if self.cuda_graph and self.binding != "device":
+    def _possible_graph(self) -> Self:
+        asked = {
+            "cuda.enable_cuda_graph": self.cuda.enable_cuda_graph,
+            "tensorrt.trt_cuda_graph_enable": self.tensorrt.trt_cuda_graph_enable,
+        }
+        for name, value in asked.items():
+            if value and not self.cuda_graph:
+                raise ConfigError(f"Set 'cuda_graph: true' instead of {name!r}, so that it is checked.")
+        if not self.cuda_graph:
+            return self
+        if self.binding != "device":
             raise ConfigError(
                 f"Option 'cuda_graph' cannot go with binding {self.binding!r}: a replayed graph reads and writes "
                 "fixed device addresses, so use binding 'device'."
             )
-        if self.cuda_graph and self.provider == "cpu":
+        if self.provider == "cpu":
             raise ConfigError("Option 'cuda_graph' needs the CUDA provider, but provider is 'cpu': drop one of them.")
-        if self.cuda_graph and self.session.execution_mode == "parallel":
+        if self.session.execution_mode == "parallel":
             raise ConfigError("Option 'cuda_graph' needs sequential execution: drop 'execution_mode: parallel'.")
-        if self.cuda_graph and "disable_synchronize_execution_providers" in self.run.entries:
+        if "disable_synchronize_execution_providers" in self.run.entries:
             raise ConfigError("Option 'cuda_graph' cannot be timed without synchronisation: drop that run option.")
-        if self.cuda_graph and self.concurrency > 1:
+        if "memory.enable_memory_arena_shrinkage" in self.run.entries:
+            raise ConfigError(
+                "Option 'cuda_graph' cannot go with arena shrinkage, which gives away the memory that a replay writes "
+                "to: drop one of them."
+            )
+        if self.concurrency > 1:
             raise ConfigError(
                 "Option 'cuda_graph' cannot go with 'concurrency': a captured graph is replayed by one call at a time, "
                 "so use 'sessions' instead."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
         if self.binding == "pinned" and self.provider == "cpu":
             raise ConfigError("Binding 'pinned' needs a GPU to copy to, but provider is 'cpu': use 'numpy'.")
-        if self.later_shapes and (self.feeds or self.cuda_graph):
-            other = "feeds" if self.feeds else "cuda_graph"
-            raise ConfigError(f"Option 'later_shapes' cannot go with '{other}', which fixes the shapes: drop one.")
+        if "optimized" in self.conversions[:-1]:
+            raise ConfigError("Conversion 'optimized' saves the graph that is run: put it last.")
+        if repeated := next((each for each in self.conversions if self.conversions.count(each) > 1), None):
+            raise ConfigError(f"Conversion {repeated!r} is named twice: drop one.")
+        if self.later_shapes and self.binding == "pinned":
+            raise ConfigError(
+                "Option 'later_shapes' cannot go with binding 'pinned', which runs the model to learn the size of its "
+                "outputs before the first call is timed: use 'numpy' or 'device'."
+            )
+        fixed_shapes = "fixed_shapes" in self.conversions
+        fixing = {"feeds": self.feeds, "cuda_graph": self.cuda_graph, "part": self.part, "fixed_shapes": fixed_shapes}
+        if self.later_shapes and (other := next((name for name, given in fixing.items() if given), None)):
+            raise ConfigError(f"Option 'later_shapes' cannot go with {other!r}, which fixes the shapes: drop one.")
         if self.feeds and (self.shapes or self.dims or self.batch):
             raise ConfigError(
                 "Options 'shapes', 'dims' and 'batch' size made inputs, but 'feeds' reads them from a file: give one."

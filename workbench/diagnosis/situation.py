@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from workbench.capture.subgraph import all_nodes
 from workbench.config import RunConfig
 from workbench.diagnosis.diagnosis import Diagnosis, diagnose
 from workbench.diagnosis.trace import CallTrace, trace_calls
@@ -20,8 +21,10 @@ from workbench.runs.reader import RunFolder
 
 CONTROL_FLOW: Final = frozenset(("If", "Loop", "Scan"))
 MEMCPY: Final = frozenset(("MemcpyFromHost", "MemcpyToHost"))
+BATCH_NORM: Final = "BatchNormalization"
 CPU_PROVIDER: Final = "CPUExecutionProvider"
 CUDA_PROVIDER: Final = "CUDAExecutionProvider"
+_FOLDED: Final = "ConvBnFusion_W_"  # how ONNX Runtime names the weights that it folds a BatchNormalization into
 _FLOATS: Final = frozenset(("float16", "bfloat16", "float32", "float64"))
 
 
@@ -31,13 +34,15 @@ class GraphFacts:
 
     op_types: all of the graph and its subgraphs. weights: bytes of the floating-point weights that each node reads, by
     node name. weight_dtypes: types of the floating-point weights. conv_ranks: ranks of the weights of convolutions, 3
-    for one spatial dimension.
+    for one spatial dimension. batch_norm: the model's file has batch normalisation, be it a node still or folded into
+    the weights of a convolution.
     """
 
     op_types: frozenset[str]
     weights: dict[str, int]
     weight_dtypes: frozenset[str]
     conv_ranks: frozenset[int]
+    batch_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,12 @@ class Situation:
 
     @property
     def batch(self) -> int | None:
-        """Items in one call: the first dimension that the inputs share; None where there is none."""
+        """Items in one call: the first dimension that the inputs share; None where there is none.
+
+        The inputs of a part need not begin with the batch, so that of a part only the configuration tells it.
+        """
+        if self.config.part is not None:
+            return self.config.batch
         firsts = {shape[0] for shape in self.model.feed_shapes.values() if shape}
         return firsts.pop() if len(firsts) == 1 else None
 
@@ -132,15 +142,17 @@ def graph_facts(model: onnx.ModelProto, fed: set[str]) -> GraphFacts:
     for tensor in model.graph.initializer:
         sizes[tensor.name] = (_dtype(tensor.data_type), tuple(tensor.dims))
     floats = {name: size for name, size in sizes.items() if size[0] in _FLOATS}
+    op_types = frozenset(node.op_type for node in all_nodes(model.graph))
     convolutions = [node.input[1] for node in model.graph.node if "Conv" in node.op_type and len(node.input) > 1]
     return GraphFacts(
-        op_types=frozenset(_op_types(model.graph)),
+        op_types=op_types,
         weights={
             node.name: sum(_bytes(*floats[name]) for name in set(node.input) & floats.keys())
             for node in model.graph.node
         },
         weight_dtypes=frozenset(dtype for dtype, _ in floats.values()),
         conv_ranks=frozenset(len(sizes[name][1]) for name in convolutions if name in sizes),
+        batch_norm=BATCH_NORM in op_types or any(name.startswith(_FOLDED) for name in sizes),
     )
 
 
@@ -150,15 +162,6 @@ def _config(manifest: Manifest) -> tuple[RunConfig, bool]:
         return RunConfig(**manifest.config), True
     except ConfigError:
         return RunConfig(model=Path(manifest.model.name).name or "model"), False
-
-
-def _op_types(graph: onnx.GraphProto) -> set[str]:
-    found = {node.op_type for node in graph.node}
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                found |= _op_types(inner)
-    return found
 
 
 def _dtype(onnx_type: int) -> str:

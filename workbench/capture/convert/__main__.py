@@ -1,7 +1,4 @@
-"""`python -m workbench.capture.convert`: one conversion in a process of its own, with a request on standard input.
-
-Its last line on standard error is `{"kind": …, "message": …}` when it fails.
-"""
+"""`python -m workbench.capture.convert`: one conversion in a process of its own, with a request on standard input."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from workbench.capture.child import say_failed
 from workbench.capture.convert.failures import failure
 from workbench.capture.convert.optimized import optimized
 from workbench.capture.convert.precision import bfloat16, float16, float16_io
@@ -36,14 +34,12 @@ _TOOLS: Final[dict[Conversion, Callable[[Request], list[str]]]] = {
 
 
 def main() -> int:
-    """Carry out the request; 0, or 1 after reporting the error."""
+    """Carry out the request; returns the exit status."""
     request = Request.model_validate_json(sys.stdin.buffer.read())
     try:
         carry_out(request)
     except Exception as error:
-        said = failure(request.conversion, error)
-        print(f"\n{json.dumps({'kind': type(said).__name__, 'message': str(said)})}", file=sys.stderr)
-        return 1
+        return say_failed(failure(request.conversion, error))
     return 0
 
 

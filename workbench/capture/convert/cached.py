@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+import filelock
 import onnx
 
 from workbench import user_cache
+from workbench.capture.child import run_child
 from workbench.capture.convert.files import external_files
 from workbench.capture.convert.request import MODEL, NOTES, Request
 from workbench.capture.machine import describe_device
@@ -26,11 +25,10 @@ from workbench.capture.model import sha256
 from workbench.capture.resolve import Device
 from workbench.config import RunConfig
 from workbench.config.model import Conversion
-from workbench.errors import ConfigError, ModelError, OutOfMemoryError, WorkbenchError, WorkerTimeoutError, from_kind
+from workbench.errors import ConfigError, WorkerTimeoutError
 from workbench.runs.writer import full_disk_is_said
 from workbench.version import __version__
 
-_PACKAGE_PARENT: Final = Path(__file__).resolve().parents[3]
 _TOOLS: Final = ("onnxruntime-gpu", "onnxruntime", "onnx", "onnx-ir", "sympy")  # distributions that decide the result
 
 
@@ -56,44 +54,86 @@ def convert(
 
     shapes: dimensions of every input of the run, for `fixed_shapes`. samples: files written by `save_feeds`, for
     `int8_static`. A folder is filled beside its final place and renamed, so that a killed conversion leaves nothing
-    there and of two at once the second finds the work done. Raises `ModelError` when the model cannot be converted or
-    nothing in it can, `WorkerTimeoutError`, `OutOfMemoryError`, `DiskFullError`, and `ConfigError` when the cache
-    cannot be written.
+    there; of two at once the second waits under a lock and finds the work done. Raises `ModelError` when the model
+    cannot be converted or nothing in it can, `WorkerTimeoutError`, `OutOfMemoryError`, `WorkerError`, `DiskFullError`,
+    and `ConfigError` when the cache cannot be written.
     """
     key = _key(source, conversion, config, device, shapes, samples)
     final = user_cache.root() / "models" / "converted" / key
-    if not (final / MODEL).is_file():
-        try:
-            with full_disk_is_said(final):
-                final.parent.mkdir(parents=True, exist_ok=True)
-                partial = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=final.parent))
-        except OSError as error:
-            raise ConfigError(
-                f"The cache {final.parent} cannot be written ({error.strerror}): set WORKBENCH_CACHE."
-            ) from None
-        try:
-            request = Request(
-                conversion=conversion,
-                source=source,
-                folder=partial,
-                config=config,
-                device=device,
-                shapes=shapes,
-                samples=list(samples),
-            )
-            _run(request, timeout_s)
-            _publish(partial, final)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    if not _is_whole(final):
+        with _alone(final, timeout_s), _filled(final) as folder:
+            if folder is not None:
+                request = Request(
+                    conversion=conversion,
+                    source=source,
+                    folder=folder,
+                    config=config,
+                    device=device,
+                    shapes=shapes,
+                    samples=list(samples),
+                )
+                run_child(
+                    "workbench.capture.convert",
+                    given=request.model_dump_json(),
+                    what=f"Conversion {conversion!r}",
+                    otherwise="leave it out",
+                    timeout_s=timeout_s,
+                )
     return Converted(final / MODEL, json.loads((final / NOTES).read_bytes()))
 
 
-def _publish(partial: Path, final: Path) -> None:
+def _is_whole(folder: Path) -> bool:
+    return (folder / MODEL).is_file() and (folder / NOTES).is_file()
+
+
+@contextlib.contextmanager
+def _alone(final: Path, timeout_s: float | None) -> Iterator[None]:
+    """Hold the lock of one conversion, which the system frees when its holder dies; raises as `convert` does."""
+    locks = user_cache.root() / "locks"
+    lock = filelock.FileLock(locks / f"{final.name}.lock", timeout=-1 if timeout_s is None else timeout_s)
     try:
-        partial.rename(final)
-    except OSError:  # another process was quicker: a folder that is not empty is never replaced
-        if not (final / MODEL).is_file():
-            raise
+        with _refusal_is_said(locks):
+            locks.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+    except filelock.Timeout:
+        raise WorkerTimeoutError(
+            f"Another process still makes the same conversion after {timeout_s:g} s: raise --timeout, or end it."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _refusal_is_said(folder: Path) -> Iterator[None]:
+    try:
+        with full_disk_is_said(folder):
+            yield
+    except filelock.Timeout:  # which is an OSError, too
+        raise
+    except OSError as error:
+        raise ConfigError(f"The cache {folder} cannot be written ({error.strerror}): set WORKBENCH_CACHE.") from None
+
+
+@contextlib.contextmanager
+def _filled(final: Path) -> Iterator[Path | None]:
+    """A folder to fill, which becomes `final` when the block ends well; None when another process made it meanwhile."""
+    if _is_whole(final):
+        yield None
+        return
+    prefix = f".{final.name}-"
+    for left in (final, *final.parent.glob(f"{prefix}*")):  # damaged, or left by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with _refusal_is_said(final.parent):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # of a new name, because the child of a killed process may still write into the old one
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=final.parent))
+    try:
+        yield folder
+        folder.rename(final)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _key(
@@ -128,41 +168,3 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _run(request: Request, timeout_s: float | None) -> None:
-    paths = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-m", "workbench.capture.convert"],
-            input=request.model_dump_json(),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise WorkerTimeoutError(
-            f"Conversion {request.conversion!r} reached its limit of {timeout_s:g} s: allow more time, or leave it out."
-        ) from None
-    if ended.returncode != 0:
-        raise _reported(request.conversion, ended)
-
-
-def _reported(conversion: Conversion, ended: subprocess.CompletedProcess[str]) -> WorkbenchError:
-    last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
-    try:
-        report = json.loads(last)
-        return from_kind(report["kind"], report["message"])
-    except (ValueError, TypeError, KeyError):
-        pass
-    if ended.returncode == -signal.SIGKILL:
-        return OutOfMemoryError(
-            f"Conversion {conversion!r} was killed, often because memory ran out: free memory or leave it out."
-        )
-    how = signal.Signals(-ended.returncode).name if ended.returncode < 0 else f"status {ended.returncode}"
-    return ModelError(
-        f"ONNX Runtime's tool for {conversion!r} ended with {how} on this model ({last[-200:]}): leave it out."
-    )

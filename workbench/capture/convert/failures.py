@@ -18,7 +18,10 @@ _NODE: Final = re.compile(
 )
 _OPERATOR: Final = re.compile(
     r"implementation for (?P<a>\w+)|Op(?:type)? \((?P<b>\w+)\)|of operator \((?P<c>\w+)\)|op_type: ?(?P<d>\w+)"
+    r"|Provider type for (?P<e>\w+) node"
 )
+# how ONNX Runtime says that no provider has a kernel for the types that a node was given
+_NO_KERNEL: Final = re.compile(r"Provider type for \w+ node .* is not set|could not find an implementation", re.I)
 # the status, the file that was loaded, and the place in the source
 _NOISE: Final = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |Load model from \S+ failed: ?|/onnxruntime_src/\S+:\d+ .*?\) (?:const )?"
@@ -40,7 +43,8 @@ def failure(conversion: str, error: BaseException) -> WorkbenchError:
         node, op_type = held.name or held.output[0], held.op_type
     place = f" at node {node!r}" if node else ""
     place += f" ({op_type})" if op_type else ""
-    cause = text[:_MOST_LETTERS].rstrip(". ") or type(error).__name__
+    cause = "no provider has a kernel of it for these types: " if _NO_KERNEL.search(text) else ""
+    cause += text[:_MOST_LETTERS].rstrip(". ") or type(error).__name__
     return ModelError(f"The model cannot be converted to {conversion!r}{place}, because {cause}: leave it out.")
 
 

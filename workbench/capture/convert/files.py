@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +10,7 @@ import onnx
 from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_model
 
-from workbench.capture.subgraph import subgraphs, tensors_read
+from workbench.capture.subgraph import all_graphs, tensors_read
 
 MOST_IN_ONE_FILE_BYTES: Final = 1_900_000_000
 """A protobuf message ends at 2 GiB; the rest is for the graph, and for what a tool adds to it."""
@@ -33,7 +32,8 @@ def external_files(model: onnx.ModelProto) -> list[str]:
     return sorted(
         {
             entry.value
-            for tensor in model.graph.initializer
+            for graph in all_graphs(model.graph)
+            for tensor in graph.initializer
             if tensor.data_location == TensorProto.EXTERNAL
             for entry in tensor.external_data
             if entry.key == "location"
@@ -61,14 +61,6 @@ def opset(model: onnx.ModelProto) -> int:
     """Version of the standard operators that the model imports."""
     version: int = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     return version
-
-
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node of the graph and of the graphs inside its nodes."""
-    for node in graph.node:
-        yield node
-        for inner in subgraphs(node):
-            yield from all_nodes(inner)
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:

@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
-from workbench.capture.convert.files import all_nodes, opset, read_inferred, replace_nodes, sort_nodes, write
+from workbench.capture.convert.files import opset, read_inferred, replace_nodes, sort_nodes, write
 from workbench.capture.convert.request import Request
-from workbench.capture.subgraph import subgraphs
+from workbench.capture.subgraph import all_graphs, all_nodes
 from workbench.errors import ModelError
 
 _TYPE_ATTRIBUTES: Final = ("to", "dtype")  # hold an element type: Cast, and the generators of random numbers
@@ -146,7 +146,7 @@ def _takes_bfloat16(op_type: str, version: int) -> bool:
 
 def _constants(graph: GraphProto) -> Iterable[tuple[str, TensorProto]]:
     """Initializers by their name, tensors in attributes by the first output of their node."""
-    for inner in (graph, *(each for node in all_nodes(graph) for each in subgraphs(node))):
+    for inner in all_graphs(graph):
         for tensor in inner.initializer:
             yield tensor.name, tensor
     for node in all_nodes(graph):
@@ -163,7 +163,7 @@ def _retype(graph: GraphProto, rounded: dict[str, NDArray[Any]]) -> None:
             if values is None:
                 values = numpy_helper.to_array(tensor).astype(np.float32).astype(ml_dtypes.bfloat16)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for inner in (graph, *(each for node in all_nodes(graph) for each in subgraphs(node))):
+    for inner in all_graphs(graph):
         for value in itertools.chain(inner.input, inner.output, inner.value_info):
             for kind in (value.type.tensor_type, value.type.sequence_type.elem_type.tensor_type):
                 if kind.elem_type == TensorProto.FLOAT16:

@@ -10,9 +10,10 @@ import onnx
 from numpy.typing import NDArray
 
 from workbench.capture.convert.border import cast_feeds
-from workbench.capture.convert.files import MOST_IN_ONE_FILE_BYTES, all_nodes, opset, total_bytes
+from workbench.capture.convert.files import MOST_IN_ONE_FILE_BYTES, opset, total_bytes
 from workbench.capture.convert.request import Request
 from workbench.capture.feeds import load_feeds
+from workbench.capture.subgraph import all_nodes
 from workbench.errors import ModelError
 
 _FIRST_PER_CHANNEL_OPSET: Final = 13
@@ -37,7 +38,7 @@ def int8_dynamic(request: Request) -> list[str]:
     made = _count(request.target, "DynamicQuantizeLinear")
     if not made:
         raise ModelError(
-            "There is nothing to convert to 'int8_dynamic': the model has no MatMul or Conv with a constant weight."
+            "There is nothing to convert to 'int8_dynamic': the model has no MatMul or Conv with a float32 weight."
         )
     return [*notes, f"Conversion 'int8_dynamic' scales {made} activations in every call."]
 

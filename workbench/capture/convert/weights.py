@@ -6,8 +6,9 @@ from typing import Final
 
 import onnx
 
-from workbench.capture.convert.files import all_nodes, write
+from workbench.capture.convert.files import write
 from workbench.capture.convert.request import Request
+from workbench.capture.subgraph import all_nodes
 from workbench.errors import ModelError
 
 _BLOCK_SIZE: Final = 32

@@ -59,6 +59,8 @@ def _lever(
 def _fixed(situation: Situation) -> str | None:
     if situation.config.feeds is not None:
         return "The inputs are read from a file, which has their batch: give a file with another one."
+    if situation.config.part is not None and situation.batch is None:
+        return "The inputs of a part need not begin with the batch: give 'batch' of the whole model."
     if situation.batch is None:
         return "The inputs share no first dimension that could be a batch."
     if situation.config.shapes:

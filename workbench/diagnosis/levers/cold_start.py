@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from workbench.diagnosis.levers.conditions import all_of, not_converted, on_gpu, open_dimension
-from workbench.diagnosis.levers.entry import Lever
+from workbench.diagnosis.levers.entry import Lever, converting
 
 _NOT_IN_T: Final = "It changes the cold start, which is no piece of T: measure the steps."
 
@@ -14,7 +14,7 @@ OPTIMIZED: Final = Lever(
     title="Load a model that was optimised and saved before",
     treats=("cold start",),
     serves=("cold start",),
-    changes=lambda situation: {"conversions": [*situation.config.conversions, "optimized"]},
+    changes=converting("optimized"),
     condition="always",
     effect="session creation does not optimise the graph again",
     cost="the saved model fits this provider and version of ONNX Runtime only",
@@ -27,7 +27,7 @@ FIXED_SHAPES: Final = Lever(
     title="Fix the open dimensions of the inputs",
     treats=("cold start", "host", "framework overhead"),
     serves=("cold start", "latency"),
-    changes=lambda situation: {"conversions": [*situation.config.conversions, "fixed_shapes"]},
+    changes=converting("fixed_shapes"),
     condition="an input with an open dimension",
     effect="shapes are worked out once, and what computes them in the graph can be folded",
     cost="one model for every shape",

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from workbench.diagnosis.levers.conditions import (
     ATTENTION,
     CONVOLUTIONS,
+    HALVES,
+    INT8,
     PRODUCTS,
     TF32_SINCE,
     all_of,
     capability,
     conv_1d,
     float32_products,
-    float_weights,
+    float32_weights,
     holds,
     not_converted,
     on_gpu,
 )
-from workbench.diagnosis.levers.entry import Lever
+from workbench.diagnosis.levers.entry import Lever, converting
 from workbench.diagnosis.prediction.arithmetic import with_tf32
 
 # Bits of the CUDA provider's option sdpa_kernel: ONNX Runtime's enumeration AttentionBackend (attention_common.h).
@@ -31,7 +33,6 @@ ATTENTION_KERNELS: Final = {
     "unfused": _UNFUSED,
     "lean": 256 | _UNFUSED,
 }
-_INT8: Final = ("int8_dynamic", "int8_static")
 
 TF32_ON: Final = Lever(
     name="tf32-on",
@@ -138,20 +139,22 @@ def attention_kernel(name: str, bits: int) -> Lever:
     )
 
 
-def int8(conversion: str, title: str) -> Lever:
+def int8(conversion: Literal["int8_dynamic", "int8_static"], title: str) -> Lever:
     """Weights and activations in 8 bits."""
     return Lever(
         name=conversion.replace("_", "-"),
         title=title,
         treats=("compute", "memory"),
         serves=("latency", "throughput", "memory"),
-        changes=lambda situation: {"conversions": [*situation.config.conversions, conversion]},
-        condition="matrix products or convolutions with floating-point weights",
+        changes=converting(conversion),
+        condition="matrix products or convolutions with float32 weights",
         effect="products of integers where the provider has such kernels",
         cost="rounded weights and activations; nodes without an integer kernel fall to the CPU or are cast back",
         costs=("accuracy", "latency"),
         unless=all_of(
-            holds(PRODUCTS | CONVOLUTIONS, "matrix product or convolution"), float_weights, not_converted(*_INT8)
+            holds(PRODUCTS | CONVOLUTIONS, "matrix product or convolution"),
+            float32_weights,
+            not_converted(*INT8, *HALVES),
         ),
         unknown_because="Which of the quantised nodes the provider can run is not known before the session is made.",
     )

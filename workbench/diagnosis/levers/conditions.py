@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from workbench.config import Conversion
 from workbench.diagnosis.situation import CONTROL_FLOW, MEMCPY, Situation
 
 Condition = Callable[[Situation], str | None]
@@ -15,6 +16,9 @@ ATTENTION: Final = frozenset(
     ("Attention", "MultiHeadAttention", "GroupQueryAttention", "PackedAttention", "PackedMultiHeadAttention",
      "DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention")
 )  # fmt: skip
+HALVES: Final[tuple[Conversion, ...]] = ("float16", "float16_io", "bfloat16")
+INT8: Final[tuple[Conversion, ...]] = ("int8_dynamic", "int8_static")
+"""The scales of ONNX Runtime's quantizers are float32, so that neither of the two groups takes what the other made."""
 TF32_SINCE: Final = (8, 0)  # tensor cores take TF32 since Ampere (CUDA C++ Programming Guide)
 BFLOAT16_SINCE: Final = (8, 0)
 
@@ -95,6 +99,13 @@ def float32_model(situation: Situation) -> str | None:
     return "Neither weights nor matrix work are in float32."
 
 
+def no_batch_norm(situation: Situation) -> str | None:
+    """The file has no batch normalisation, of which the CUDA provider of ONNX Runtime 1.31 has no bfloat16 kernel."""
+    if situation.graph is None or not situation.graph.batch_norm:
+        return None
+    return "CUDA has no bfloat16 kernel of BatchNormalization: export the model with it folded into the convolutions."
+
+
 def float_weights(situation: Situation) -> str | None:
     """Some weights are floating-point."""
     if situation.graph is None or situation.graph.weight_dtypes:
@@ -102,7 +113,14 @@ def float_weights(situation: Situation) -> str | None:
     return "The graph has no floating-point weights."
 
 
-def not_converted(*conversions: str) -> Condition:
+def float32_weights(situation: Situation) -> str | None:
+    """Some weights are in float32."""
+    if situation.graph is None or "float32" in situation.graph.weight_dtypes:
+        return None
+    return f"No weights are in float32, but in {', '.join(sorted(situation.graph.weight_dtypes)) or 'no float at all'}."
+
+
+def not_converted(*conversions: Conversion) -> Condition:
     """None of these conversions is made already."""
 
     def reason(situation: Situation) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from workbench.config import RunConfig
+from workbench.config import Conversion, RunConfig
 from workbench.diagnosis.prediction.formula import Formula
 from workbench.diagnosis.situation import Situation
 from workbench.errors import ConfigError
@@ -120,6 +120,16 @@ def custom(name: str, changes: Changes) -> Lever:
         costs=("accuracy", "memory", "cold start", "latency"),
         unknown_because="It is a change of your own, of which only a measurement can tell the effect.",
     )
+
+
+def converting(conversion: Conversion) -> Callable[[Situation], Changes]:
+    """The change that adds a conversion: after those made already, but before `optimized`, which saves what is run."""
+
+    def changes(situation: Situation) -> Changes:
+        made = [*situation.config.conversions, conversion]
+        return {"conversions": sorted(made, key=lambda each: each == "optimized")}
+
+    return changes
 
 
 def laid_over(options: Changes, changes: Changes) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from workbench.diagnosis.levers.conditions import all_of, float32_model, not_converted, on_gpu
-from workbench.diagnosis.levers.entry import Lever
+from workbench.diagnosis.levers.conditions import HALVES, INT8, all_of, float32_model, not_converted, on_gpu
+from workbench.diagnosis.levers.entry import Lever, converting
 from workbench.diagnosis.prediction.arithmetic import with_half_precision
 from workbench.diagnosis.prediction.binding import bound_on_device, pinned
 from workbench.diagnosis.prediction.crowding import in_flight
@@ -56,12 +56,12 @@ FLOAT16_IO: Final = Lever(
     title="Convert to float16, inputs and outputs too",
     treats=("pcie", "memory", "compute"),
     serves=("latency", "throughput", "memory"),
-    changes=lambda situation: {"conversions": [*situation.config.conversions, "float16_io"]},
+    changes=converting("float16_io"),
     condition="weights or matrix work in float32",
     effect="copies and memory traffic halve; matrix work runs on float16 tensor cores",
     cost="11 bits of precision and a range up to 65,504",
     costs=("accuracy",),
-    unless=all_of(on_gpu, float32_model, not_converted("float16", "float16_io", "bfloat16")),
+    unless=all_of(on_gpu, float32_model, not_converted(*HALVES, *INT8)),
     formula=with_half_precision("float16", at_border=True),
 )
 

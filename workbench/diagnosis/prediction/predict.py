@@ -65,9 +65,10 @@ def predict(lever: Lever, run: RunFolder | Situation) -> Prediction:
 
 
 def _said(terms: Terms, latency_ns: float) -> str:
-    parts = " + ".join(f"{name} {float(value) / 1000:,.1f}" for name, value in terms.items() if value)
-    total = float(sum(terms.values())) / 1000
-    return f"T' = {parts} = {total:,.1f} µs, against T = {latency_ns / 1000:,.1f} µs.".replace("+ -", "- ")
+    amounts = {name: float(value) / 1000 for name, value in terms.items() if value}
+    parts = " ".join(f"{'-' if amount < 0 else '+'} {name} {abs(amount):,.1f}" for name, amount in amounts.items())
+    total = sum(amounts.values())
+    return f"T' = {parts.removeprefix('+ ')} = {total:,.1f} µs, against T = {latency_ns / 1000:,.1f} µs."
 
 
 def _unpredictable(situation: Situation) -> str | None:
