@@ -20,7 +20,7 @@ from workbench.capture.ceilings.ort_chains import Backend
 from workbench.runs.manifest import Ceilings
 
 DATA = Path(__file__).parent / "data"
-_BAR = re.compile(r"[^\r\n]*\d+ % \|[^|\r\n]*\| [\d:]+")
+_BAR = re.compile(r"[^\r\n]*\d+ % \|[^|\r\n]*\| [\d:]+[^\r\n]*")
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,14 @@ from threading import Event
 import pytest
 
 import workbench as wb
+from workbench.api.run import free_folder
+from workbench.api.searching import search
+from workbench.api.sweeping import sweep
 from workbench.api.tuning import BEST_FILE, Tuning, experiment, tune
 from workbench.config import RunConfig
 from workbench.diagnosis.levers import custom
 from workbench.errors import ConfigError, ModelError, RunFolderError
+from workbench.runs.writer import new_run_folder
 from workbench.tuning.blocks import BASE
 from workbench.tuning.experiment import DOES_NOT_APPLY
 
@@ -71,6 +75,10 @@ def test_a_folder_that_holds_no_tuning(tmp_path):
         ({"bindign": "device"}, {}, ConfigError, "did you mean 'binding'"),
         ({"seed": 1}, {"metric": "latencyy"}, ConfigError, "did you mean 'latency'"),
         ({"seed": 1}, {"rounds": 0}, ConfigError, "'rounds' cannot be 0"),
+        ({"seed": 1}, {"seed": -1}, ConfigError, "cannot be -1"),
+        ({"seed": 1}, {"metric": "memory"}, ConfigError, "take 'host-memory'"),
+        (custom("../up", {"seed": 1}), {}, ConfigError, "'../up' cannot name a folder"),
+        (custom("long" * 50, {"seed": 1}), {}, ConfigError, "cannot name a folder"),
     ],
 )
 def test_what_cannot_be_tried_is_said_before_anything_runs(base, tmp_path, lever, options, error, said):
@@ -90,6 +98,31 @@ def test_constraints_are_read_before_anything_runs(base, tmp_path):
     with pytest.raises(ConfigError, match="is no constraint"):
         tune(base, constraints=["p99 10ms"], out=tmp_path / "tuning")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("limit", "said"), [("memory<1GB", "take 'host-memory'"), ("quick", "is no constraint")])
+def test_a_search_and_a_sweep_read_their_constraints_before_anything_runs(base, tmp_path, limit, said):
+    with pytest.raises(ConfigError, match=said):
+        search(base, constraints=[limit], out=tmp_path / "search")
+    with pytest.raises(ConfigError, match=said):
+        sweep(base, [1], [1], constraints=[limit], out=tmp_path / "sweep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_whose_base_cannot_run_leaves_nothing(base, tmp_path):
+    (tmp_path / "none.onnx").write_text("no model")
+    with pytest.raises(ModelError):
+        search({**base, "model": str(tmp_path / "none.onnx")}, out=tmp_path / "search")
+    assert [path.name for path in tmp_path.iterdir()] == ["none.onnx"]
+
+
+@pytest.mark.parametrize("name", ["m" * 400, "モデル" * 80, "plain"])
+def test_a_folder_for_a_model_of_any_name_can_be_made(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with new_run_folder(free_folder(name)) as folder:
+        (folder / "made").touch()
+    (made,) = (tmp_path / "runs").iterdir()
+    assert made.name.startswith(name[:20])
 
 
 def test_a_folder_that_is_there_already_is_refused_and_left_alone(base, tmp_path):

@@ -180,3 +180,35 @@ def test_an_interrupt_ends_the_worker_and_keeps_nothing(command, endless, small_
     assert ended.json["error"] == "Interrupted"
     assert is_gone(worker)
     assert command.left() == []
+
+
+
+@needs_proc
+@pytest.mark.parametrize("mode", [("--lever", "threads-1"), ("--sweep", "--batches", "1", "--callers", "1")])
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_interrupted_tuning_ends_its_worker_and_keeps_nothing(command, endless, mode, presses):
+    process = command.start("tune", endless, *mode, *ON_CPU)
+    worker = worker_of(process, "latency")
+    for _ in range(presses):
+        os.kill(process.pid, signal.SIGINT)
+    command.end(process).failed(130, "Interrupted", "nothing was kept")
+    assert is_gone(worker)
+    assert command.left() == []
+
+
+def test_an_interrupted_search_says_that_its_trials_are_kept_and_goes_on(command, small_model):
+    words = ("tune", small_model, "--search", "--lever", "threads-1", "--rounds", "1", *ON_CPU)
+    process = command.start(*words)
+    first = command.folder / "run" / "trial_0" / "trial.json"
+    deadline = time.monotonic() + 60
+    while not (first.is_file() and json.loads(first.read_text())["state"] == "complete"):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGINT)
+    command.end(process).failed(130, "Interrupted", "finished trials are kept", "--out run")
+    assert not [path for path in command.folder.rglob("*") if path.suffix == ".partial" or path.name == "blocks"]
+    kept = first.read_text()
+    again = command(*words, "--json")
+    assert again.status == 0, again
+    assert {each["state"] for each in again.json["trials"]} <= {"complete", "lost"}
+    assert first.read_text() == kept

@@ -121,6 +121,9 @@ def test_a_search_goes_on_where_it_was_stopped(command, small_model):
     second = command(*arguments)
     assert second.json["trials"][:2] == first.json["trials"]
     assert len(second.json["trials"]) == 4
+    confirmed, kept = second.json["confirmed"], RunConfig.load(command.folder / "found" / "best.yaml")
+    base = not {"session", "intra_op_threads"} & kept.model_fields_set
+    assert base == (confirmed is None or confirmed["best"] == "base")
     assert command("diagnose", "found/trial_3/run").status == 0
 
 
@@ -142,9 +145,18 @@ def test_a_sweep_measures_every_cell(command, tmp_path):
         (("--constraint", "p99>10ms"), ("p99<10ms",)),
         (("--constraint", "quick"), ("quick", "p99<10ms")),
         (("--set", "cuda.use_tf23=0"), ("use_tf23", "use_tf32")),
-        (("--rounds", "0"), ("rounds", "6")),
+        (("--rounds", "0"), ("rounds", "six")),
         (("--sweep", "--batches", "1,many"), ("1,many", "1,2,4")),
         (("--search", "--trials", "0"), ("one trial",)),
+        (("--search", "--sweep"), ("--search", "--sweep")),
+        (("--trials", "3"), ("--trials", "--search")),
+        (("--sweep", "--lever", "threads-1"), ("--lever", "--sweep")),
+        (("--sweep", "--constraint", "quick"), ("quick", "p99<10ms")),
+        (("--objective", "memory"), ("CPU", "host-memory")),
+        (("--timeout", "nan"), ("timeout",)),
+        (("--tolerance", "nan"), ("tolerance", "0.01")),
+        (("--order-seed", "-1"), ("seed", "-1")),
+        (("--most", "0"), ("most", "0")),
     ],
 )
 def test_a_wrong_wish_is_refused_before_anything_runs(command, small_model, arguments, words):

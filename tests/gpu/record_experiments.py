@@ -7,6 +7,7 @@ reported and the next is made. `--cpu` makes a short one on the CPU, to try the 
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 import traceback
@@ -60,6 +61,7 @@ def false_alarms(out: Path, made: dict[str, Path]) -> None:
                     Settings(rounds=6, block=BLOCK, seed=number),
                 )  # fmt: skip
             save_blocks(target, found.blocks)
+            shutil.rmtree(target / "blocks")
 
 
 def grid(out: Path, made: dict[str, Path]) -> None:
@@ -88,6 +90,7 @@ def grid(out: Path, made: dict[str, Path]) -> None:
             rows.append({**row, **metrics, "error": ": ".join(block.error) if block.error else None})
             pd.DataFrame(rows).to_csv(out / "grid.csv", index=False)  # at once: the machine may be taken away
     save_blocks(out, blocks)
+    shutil.rmtree(out / "blocks")
 
 
 SHAPES = [{"gpu_0/data_0": [batch, 3, 224, 224]} for batch in (2, 3, 4, 6, 8, 12, 16)]

@@ -32,6 +32,7 @@ from workbench.report.tuned_html import (
 )
 from workbench.runs.reader import RunFolder
 from workbench.tuning.blocks import BASE, Block
+from workbench.tuning.comparison import NO_DIFFERENCE
 from workbench.tuning.experiment import DOES_NOT_APPLY, Experiment
 from workbench.tuning.metric import cold_start, latency
 from workbench.tuning.objective import Constraint, Objective
@@ -359,6 +360,18 @@ def test_a_confirmed_best_shows_what_was_measured_anew(searched: Searched, tunin
     assert searched.confirmation.experiments[0].why in text_of(page)
     assert "confirmation" in figures_of(page)
     assert "an experiment against the base tells more" not in text_of(page)
+    assert "Measured anew against the base: faster." in text_of(page)
+    assert pre_of(page) == [as_yaml(searched.confirmation.config().model_dump(mode="json", exclude_unset=True))]
+
+
+def test_a_best_that_is_not_confirmed_gives_way(searched: Searched, tuning: Callable[[str], Tuning]) -> None:
+    searched.confirmation = tuning("pcie")
+    (first, *_) = searched.confirmation.record.experiments
+    unsure = replace(first, outcome=NO_DIFFERENCE, improvement=False)
+    searched.confirmation.record = replace(searched.confirmation.record, experiments=[unsure], best=BASE)
+    page = render_search_page(searched)
+    assert f"Measured anew against the base: {NO_DIFFERENCE}. So the base stays." in text_of(page)
+    assert pre_of(page) == [as_yaml(searched.confirmation.record.base)]
 
 
 def test_a_search_that_finds_nothing_better_says_so(searched: Searched) -> None:

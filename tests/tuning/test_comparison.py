@@ -105,6 +105,12 @@ def test_failed_rounds_are_left_out_with_their_cause():
     assert compare([], [], latency()).outcome == NOT_MEASURED
 
 
+def test_without_any_round_the_end_is_the_cause_and_not_the_number_of_calls():
+    found = compare([], [], latency())
+    assert found.outcome == NOT_MEASURED
+    assert "it ended before the first one" in found.why
+
+
 def test_memory_that_nvml_did_not_give_is_not_measured():
     found = compare(blocks("base", STEADY), blocks("variant", STEADY), memory())
     assert (found.outcome, found.ratio, found.base_value) == (NOT_MEASURED, None, None)

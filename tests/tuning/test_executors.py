@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 
@@ -53,22 +54,6 @@ def test_two_processes_never_use_a_device_at_the_same_time(tmp_path):
     assert all(first[1] <= second[0] for first, second in pairwise(found))
 
 
-def test_two_executors_of_one_process_take_turns(cache):
-    inside, most = 0, 0
-
-    def work():
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
-        time.sleep(0.005)
-        inside -= 1
-
-    with LocalExecutor("cpu") as one, LocalExecutor("cpu") as other:
-        for future in [each.submit(work) for _ in range(5) for each in (one, other)]:
-            future.result()
-    assert most == 1
-
-
 def test_a_holder_that_died_holds_nothing(cache):
     dies = "import os; from workbench.tuning.executors import LocalExecutor\nLocalExecutor('cpu').submit(os._exit, 7)"
     assert subprocess.run([sys.executable, "-c", dies], check=False).returncode == 7
@@ -85,26 +70,47 @@ def test_an_exception_reaches_whoever_waits_and_the_next_submission_runs():
         assert fine.result() == 1
 
 
-def test_leaving_by_an_exception_drops_what_is_queued():
-    done, futures = [], []
+def test_an_interrupt_reaches_what_runs_and_frees_the_device():
+    ended = []
 
     def work():
-        done.append(1)
-        time.sleep(0.05)
-
-    def interrupted():
-        with LocalExecutor("cpu") as executor:
-            futures.extend(executor.submit(work) for _ in range(5))
-            futures[0].result()
+        try:
             raise KeyboardInterrupt
+        finally:
+            ended.append(threading.current_thread())
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert futures[-1].cancelled()
-    assert len(done) < 5
+    with LocalExecutor("cpu") as executor:
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit(work)
+        assert ended == [threading.main_thread()]
+        assert executor.submit(max, 1, 2).result() == 2
 
 
-def test_a_cache_that_cannot_be_made_is_said(cache):
-    cache.write_text("a file")
+@pytest.mark.parametrize("count", [1, 4])
+def test_threads_take_turns_with_an_executor_of_their_own_and_with_a_common_one(count):
+    inside, most = 0, 0
+
+    def work():
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.005)
+        inside -= 1
+
+    executors = [LocalExecutor("cpu") for _ in range(count)]
+    threads = [threading.Thread(target=executors[number % count].submit, args=(work,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+@pytest.mark.parametrize("broken", ["", "locks/cpu.lock"])
+def test_a_cache_that_cannot_be_made_is_said(cache, broken):
+    if broken:
+        (cache / broken).mkdir(parents=True)
+    else:
+        cache.write_text("a file")
     with pytest.raises(ConfigError, match=r"cannot be made .*: set WORKBENCH_CACHE"):
-        LocalExecutor("cpu")
+        LocalExecutor("cpu").submit(max, 1, 2)

@@ -1,5 +1,6 @@
 """What is said of a lever, on blocks, outputs and read-backs that are known; one recorded run stands for every arm."""
 
+import json
 import shutil
 from threading import Event
 
@@ -9,7 +10,7 @@ import pytest
 from tests.tuning.fake_executor import FakeExecutor, failed, timed
 from workbench.config import RunConfig
 from workbench.diagnosis.levers import custom, lever
-from workbench.errors import OutOfMemoryError, RunFolderError
+from workbench.errors import ConfigError, OutOfMemoryError, RunFolderError
 from workbench.runs.reader import RunFolder
 from workbench.tuning.blocks import BASE
 from workbench.tuning.comparison import NO_DIFFERENCE, NOT_MEASURED
@@ -23,7 +24,7 @@ from workbench.tuning.experiment import (
     try_levers,
 )
 from workbench.tuning.metric import latency, throughput
-from workbench.tuning.rounds import Settings
+from workbench.tuning.rounds import Settings, block_for
 
 THREADS = custom("threads", {"intra_op_threads": 1})
 NO_TF32 = custom("no-tf32", {"cuda": {"use_tf32": False}})
@@ -48,7 +49,7 @@ def attempt(base_run, tmp_path_factory):
 
     def tried(
         levers, speeds=(), block_of=None, metrics=(P50,), rounds=5, check=None, cancelled=None, template=base_run,
-        **executor,
+        settings=None, **executor,
     ):  # fmt: skip
         speeds = dict(speeds)
         wobble = np.random.default_rng(0).normal(0, 0.002, 1000)
@@ -59,8 +60,8 @@ def attempt(base_run, tmp_path_factory):
         fake = FakeExecutor(block_of or of, template, **executor)
         base = RunConfig(**RunFolder(base_run).manifest.config)
         return try_levers(
-            base, levers, list(metrics), tmp_path_factory.mktemp("tuning"), fake, Settings(rounds=rounds), check=check,
-            cancelled=cancelled,
+            base, levers, list(metrics), tmp_path_factory.mktemp("tuning"), fake, settings or Settings(rounds=rounds),
+            check=check, cancelled=cancelled,
         ), fake  # fmt: skip
 
     return tried
@@ -166,6 +167,21 @@ def test_the_metric_of_the_user_decides_beside_the_tolerance(attempt):
     found = attempt([THREADS], {"threads": 100}, outputs_of=outputs(threads=near), check=check)[0].experiments[0]
     assert (found.outcome, found.improvement) == (OUTPUTS_CHANGED, False)
     assert found.parity.metric == pytest.approx(1e-4, rel=0.01)
+
+
+def test_a_limit_without_a_metric_is_refused_before_anything_runs():
+    with pytest.raises(ConfigError, match="needs the metric"):
+        OutputCheck(at_least=0.9)
+
+
+def test_calls_too_slow_for_the_metric_are_said_before_any_lever_is_tried(attempt, base_run, tmp_path):
+    slow = shutil.copytree(base_run, tmp_path / "slow")
+    manifest = json.loads((slow / "manifest.json").read_text())
+    manifest["latency"]["median_ns"] = 1e9
+    (slow / "manifest.json").write_text(json.dumps(manifest))
+    settings = Settings(block=block_for([latency(99)]))
+    with pytest.raises(ConfigError, match="do not fit into the 10 s of a block"):
+        attempt([THREADS], metrics=(latency(99),), template=slow, settings=settings)
 
 
 def test_an_option_that_is_not_in_force_is_no_improvement(attempt):

@@ -1,5 +1,6 @@
 """Which blocks are measured, in which order, and which are measured again, with an executor that measures nothing."""
 
+from contextlib import nullcontext
 from threading import Event
 
 import pytest
@@ -7,9 +8,18 @@ import pytest
 from tests.tuning.fake_executor import FakeExecutor, failed, timed
 from workbench.config import Budget, RunConfig
 from workbench.errors import ConfigError
+from workbench.runs.reader import RunFolder
 from workbench.tuning.comparison import compare
 from workbench.tuning.metric import latency, throughput
-from workbench.tuning.rounds import BLOCK, Arm, Settings, block_for, measure_interleaved
+from workbench.tuning.rounds import (
+    BLOCK,
+    Arm,
+    Settings,
+    block_for,
+    check_calls,
+    measure_interleaved,
+    with_block,
+)
 
 NAMES = ("base", "graph", "float16")
 
@@ -90,6 +100,13 @@ def test_an_arm_that_failed_twice_is_left_out_of_later_rounds(tmp_path):
     assert found.failures("base") == []
 
 
+def test_without_its_base_nothing_is_measured_on(tmp_path):
+    executor = FakeExecutor(lambda job: failed(job) if job.arm == "base" else steady(job))
+    found = measured(executor, tmp_path)
+    assert len(executor.rounds) == 2
+    assert not found.cancelled
+
+
 def test_one_failure_leaves_no_arm_out(tmp_path):
     executor = FakeExecutor(lambda job: failed(job) if (job.arm, job.round) == ("graph", 0) else steady(job))
     assert len(measured(executor, tmp_path).of("graph")) == 6
@@ -141,6 +158,31 @@ def test_progress_never_goes_back(tmp_path):
 def test_no_rounds_are_refused():
     with pytest.raises(ConfigError, match="'rounds' cannot be 0"):
         Settings(rounds=0)
+
+
+def test_a_seed_that_seeds_nothing_is_refused():
+    with pytest.raises(ConfigError, match="cannot be -1"):
+        Settings(seed=-1)
+
+
+def test_a_block_may_make_more_calls_than_the_profile_of_its_configuration():
+    few = RunConfig(model="m.onnx", budget={"min_calls": 3, "max_calls": 10, "nodes_calls": 2})
+    budget = with_block(few, block_for([latency(99)])).budget
+    assert (budget.min_calls, budget.max_calls, budget.nodes_calls) == (100, 100, 2)
+
+
+@pytest.mark.parametrize(("call_ns", "percentile", "fits"), [(99e6, 99, True), (101e6, 99, False), (5e9, 50, True)])
+def test_a_percentile_that_slow_calls_cannot_give_is_said_beforehand(h200, call_ns, percentile, fits):
+    manifest = RunFolder(h200 / "launch_device").manifest
+    manifest.latency.median_ns = call_ns
+    metrics = [latency(percentile)]
+    with nullcontext() if fits else pytest.raises(ConfigError, match=r"takes 100 calls, and at 0\.101 s each"):
+        check_calls(metrics, block_for(metrics), manifest)
+
+
+def test_a_percentile_beyond_all_calls_is_refused():
+    with pytest.raises(ConfigError, match="100,000 calls is too far out"):
+        block_for([latency(99.999)])
 
 
 def test_a_block_makes_the_calls_that_its_metrics_need():

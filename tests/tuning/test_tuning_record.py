@@ -11,8 +11,8 @@ from workbench.config import RunConfig
 from workbench.diagnosis.prediction import Prediction
 from workbench.errors import ConfigError, RunFolderError
 from workbench.tuning.blocks import BASE, Block
-from workbench.tuning.comparison import compare
-from workbench.tuning.experiment import DOES_NOT_APPLY, OUTPUTS_CHANGED, Experiment, Trials
+from workbench.tuning.comparison import NO_DIFFERENCE, compare
+from workbench.tuning.experiment import DOES_NOT_APPLY, FAILED, NOT_IN_FORCE, OUTPUTS_CHANGED, Experiment, Trials
 from workbench.tuning.metric import latency, throughput
 from workbench.tuning.objective import Constraint, Objective
 from workbench.tuning.parity import OutputParity, Parity
@@ -127,6 +127,24 @@ def test_the_best_keeps_the_constraints_and_need_not_be_faster_than_the_base(wri
     assert record.values["small"] == {"latency:p50": pytest.approx(1100e3, rel=0.01), "memory": 2e9}
 
 
+def test_a_base_that_keeps_the_constraints_stays_where_nothing_is_shown_to_improve_on_it(written):
+    unsure = tried("unsure", NO_DIFFERENCE, to=990)
+    record, _ = written([unsure], constraints=["p50<2ms"])
+    assert (record.best, record.feasible) == (BASE, True)
+
+
+@pytest.mark.parametrize("outcome", [FAILED, NOT_IN_FORCE])
+def test_what_failed_or_is_not_in_force_is_not_taken_to_meet_a_constraint(written, outcome):
+    record, _ = written([tried("graph", outcome, to=300)], constraints=["p50<0.4ms"])
+    assert (record.best, record.feasible) == (BASE, False)
+
+
+def test_of_a_round_that_was_measured_again_the_last_block_counts(written):
+    disturbed = [timed(Job(BASE, 0, at), 9e6) for at in range(3)]
+    rounds = Rounds([*disturbed, timed(Job(BASE, 0, 9), 1e6)])
+    assert written([], rounds=rounds)[0].values[BASE] == {"latency:p50": 1e6}
+
+
 def test_what_was_not_measured_is_not_shown_to_keep_a_constraint(written):
     record, _ = written([tried("smaller", "slower", to=1100)], constraints=["memory<4GB"])
     assert record.best == BASE
@@ -147,7 +165,7 @@ def test_a_variant_that_changes_the_outputs_is_not_taken_to_meet_a_constraint(wr
 
 def test_without_a_measurement_the_base_stays(written):
     record, _ = written([], rounds=Rounds([Block(BASE, 0, 0, error=("ModelError", "No."))], cancelled=True))
-    assert (record.best, record.values) == (BASE, {BASE: {"latency:p50": None}})
+    assert (record.best, record.values, record.feasible) == (BASE, {BASE: {"latency:p50": None}}, None)
     assert "Nothing was measured" in record.best_because
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from workbench.api.run import config_of, resolve_model
 from workbench.capture.resolve import Device, resolve_device
@@ -20,6 +21,7 @@ from workbench.tuning.metric import Metric
 
 Base = str | Path | RunConfig | Mapping[str, Any] | RunFolder
 AnyLever = str | Lever | Mapping[str, Any]
+_FOLDER_NAME: Final = re.compile(r"\w[\w.+-]{0,99}")  # of the run of a lever, under any system
 
 
 def ready(base: Base) -> RunConfig:
@@ -43,8 +45,8 @@ def device_of(config: RunConfig) -> Device:
 def levers_of(given: Sequence[AnyLever], base: RunConfig) -> list[Lever]:
     """The levers that names, levers or mappings of options mean.
 
-    Raises `ConfigError` for an unknown name, for one that stands twice, and for a mapping that makes no configuration
-    with the base.
+    Raises `ConfigError` for an unknown name, for one that stands twice or can name no folder, and for a mapping that
+    makes no configuration with the base.
     """
     found = []
     for at, each in enumerate(given, start=1):
@@ -56,13 +58,27 @@ def levers_of(given: Sequence[AnyLever], base: RunConfig) -> list[Lever]:
     names = [BASE, *(each.name for each in found)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"Each lever needs a name of its own, but {', '.join(twice)} stands twice: give it once.")
+    if odd := next((name for name in names if not _FOLDER_NAME.fullmatch(name)), None):
+        raise ConfigError(f"Lever {odd!r} cannot name a folder: take up to 100 letters, digits, '.', '_', '+' and '-'.")
     return found
 
 
+def check_measurable(metrics: Iterable[Metric], config: RunConfig) -> None:
+    """Raise `ConfigError` for a metric that no process of this configuration would yield."""
+    if device_of(config) == "cpu" and any(metric.name == "memory" for metric in metrics):
+        raise ConfigError("Metric 'memory' is of the GPU, and this run is on the CPU: take 'host-memory'.")
+
+
 def worth_trying(situation: Situation, metric: Metric) -> list[Ranked]:
-    """The levers that apply, serve the metric and can run on this machine, in the order of `ranked`."""
+    """The levers that apply, serve the metric and can run on this machine, in the order of `ranked`.
+
+    Raises `ConfigError` where there are none.
+    """
     without = {"tensorrt"} if situation.on_gpu and tensorrt_problem() else set()
-    return [each for each in ranked(situation, purpose_of(metric)) if each.lever.name not in without]
+    found = [each for each in ranked(situation, purpose_of(metric)) if each.lever.name not in without]
+    if not found:
+        raise ConfigError(f"No lever that serves {metric.name} applies to this run: name one, or a change of your own.")
+    return found
 
 
 def purpose_of(metric: Metric) -> Purpose:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from workbench.diagnosis.findings import Finding
     from workbench.runs.export import ExportFormat
 
 _SAMPLES = Path(__file__).parents[1] / "samples"
 RESNET50 = "resnet50"
+_LONGEST_NAME_BYTES = 160  # file systems take 255, of which the time and the mark of an unfinished folder need some
 
 
 class Run(RunFolder):
@@ -38,6 +41,17 @@ class Run(RunFolder):
     def diagnosis(self) -> Diagnosis:
         """Verdict, shares and their arithmetic, worked out from the tables on first use."""
         return diagnose(self)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """Concrete causes with the rows that show them, that which would save most first."""
+        from workbench.diagnosis.findings import findings
+
+        return findings(self, self.diagnosis)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The diagnosis and the findings: the object that `workbench diagnose --json` prints."""
+        return {**self.diagnosis.to_dict(), "findings": [each.to_dict() for each in self.findings]}
 
     @cached_property
     def work(self) -> pd.DataFrame:
@@ -169,9 +183,10 @@ def resolve_model(model: str) -> Path:
 
 
 def free_folder(model: str) -> Path:
-    """A folder `runs/<model>-<time>` that is not there yet."""
+    """A folder `runs/<model>-<time>` that is not there yet; of a long name its beginning."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    base = Path("runs") / f"{model}-{stamp}"
+    begin = os.fsencode(model)[:_LONGEST_NAME_BYTES].decode(errors="ignore")
+    base = Path("runs") / f"{begin}-{stamp}"
     return next(path for n in range(1, 1000) if not (path := base if n == 1 else Path(f"{base}-{n}")).exists())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
-from workbench.api.base import Base, device_of, ready
+from workbench.api.base import Base, check_measurable, device_of, ready
 from workbench.api.run import Run, free_folder
 from workbench.api.tuning import BEST_FILE
 from workbench.capture.record import DEFAULT_TIMEOUT_S
@@ -45,9 +45,9 @@ class Sweep:
         blocks = load_blocks(self.folder)
         try:
             cells = pd.read_parquet(self.folder / CELLS)
+            self._sweep = sweeps.Sweep(cells, {_cell(block.arm): block for block in blocks})
         except (OSError, ValueError):
             raise RunFolderError(f"{self.folder} holds no readable {CELLS}: it is no result of a sweep.") from None
-        self._sweep = sweeps.Sweep(cells, {_cell(block.arm): block for block in blocks})
 
     @property
     def cells(self) -> pd.DataFrame:
@@ -78,7 +78,6 @@ class Sweep:
             met=best is None or best.feasible, device_kind=kind,
         )  # fmt: skip
 
-
     def summary(self, *constraints: str) -> str:
         """The cells for a terminal."""
         from workbench.report.swept import sweep_summary
@@ -108,11 +107,15 @@ def sweep(
 
     base: as in `wb.experiment`. constraints: what the cell has to keep that is written down as the best. classes: trace
     each cell for its class, which takes two further processes; without it a cell is one process. A cell that runs out
-    of memory is a result. Raises what `workbench.tuning.sweep` raises.
+    of memory is a result. Raises what `workbench.tuning.sweep` raises, and `ConfigError` for a constraint that cannot
+    be read or measured.
     """
     config = ready(base)
+    limits = [Constraint.parse(text) for text in constraints]
+    decisive = [latency(99), *(limit.metric for limit in limits)]
+    check_measurable(decisive, config)
     target = Path(out) if out is not None else free_folder(f"{Path(config.model).stem}-sweep")
-    budget = block_for([latency(99)])
+    budget = block_for(decisive)
     device = device_of(config)
     with new_run_folder(target) as folder, LocalExecutor(device, config.cuda.device_id) as executor:
 
@@ -129,12 +132,12 @@ def sweep(
         found = sweeps.sweep(
             config, batches, concurrencies, measure,
             classify=classify if classes else None,
-            progress=lambda done, cells: progress(f"cell {done} of {cells}", done / cells),
+            progress=lambda done, cells: progress(f"{done} of {cells} cells", done / cells),
             cancelled=None if cancelled is None else cancelled.is_set,
         )  # fmt: skip
         found.cells.to_parquet(folder / CELLS)
         save_blocks(folder, list(found.blocks.values()))
-        best = found.best([Constraint.parse(text) for text in constraints])
+        best = found.best(limits)
         if best is not None:
             batch, concurrency = best.cell
             config.changed(batch=batch, concurrency=concurrency).save(folder / BEST_FILE)

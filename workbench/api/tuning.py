@@ -10,13 +10,13 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
-from workbench.api.base import AnyLever, Base, device_of, levers_of, ready, worth_trying
+from workbench.api.base import AnyLever, Base, check_measurable, device_of, levers_of, ready, worth_trying
 from workbench.api.run import Run, free_folder
 from workbench.capture.record import DEFAULT_TIMEOUT_S
 from workbench.capture.resolve import Activity
 from workbench.config import RunConfig
 from workbench.diagnosis.levers import Lever, Situation
-from workbench.errors import RunFolderError
+from workbench.errors import ConfigError, RunFolderError
 from workbench.runs.writer import new_run_folder
 from workbench.tuning.blocks import BASE, Block
 from workbench.tuning.executors import LocalExecutor
@@ -146,6 +146,8 @@ def tune(
     none are named. The rest is as in `experiment`.
     """
     goal = Objective.parse(objective)
+    if most < 1:
+        raise ConfigError(f"Option 'most' cannot be {most}: try one lever at least.")
     config = ready(base)
     named = None if levers is None else levers_of(levers, config)
 
@@ -174,6 +176,7 @@ def _try(
 ) -> Tuning:
     device = device_of(config)
     decisive = [objective.metric, *(limit.metric for limit in constraints)]
+    check_measurable(decisive, config)
     standard = [latency(50), latency(99), throughput(), memory("device" if device == "cuda" else "host"), cold_start()]
     metrics = list({metric.name: metric for metric in (*decisive, *standard)}.values())
     settings = replace(settings, block=block_for(decisive))

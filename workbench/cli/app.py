@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 
-from workbench.cli.options import with_run_options
-from workbench.cli.output import Json, print_json, progress_bar
+from workbench.cli.options import check_timeout, with_run_options
+from workbench.cli.output import Interrupted, Json, kept, print_json, progress_bar
 from workbench.cli.tune import levers, tune
 from workbench.errors import ConfigError, WorkbenchError
 
@@ -27,6 +26,7 @@ app = typer.Typer(
 )
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or the name of a sample.")]
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 PASSES: Final = 5  # latency, counters, activity, nodes, ceilings
 # typer may carry a copy of click, whose base of every usage error has no public name there
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
@@ -47,14 +47,14 @@ def profile(
     from workbench.capture.resolve import check_activity
 
     source = check_activity(activity)
-    if not 0 < timeout <= threading.TIMEOUT_MAX:
-        raise ConfigError(f"Option 'timeout' cannot be {timeout:g}: give a number of seconds above 0.")
+    check_timeout(timeout)
     with progress_bar(PASSES) as progress:
         run = make_run(config=given, out=out, activity=source, timeout_s=timeout, progress=progress)
     if report is not None:
-        run.report(report)
+        with kept(run.folder):
+            run.report(report)
     if as_json:
-        print_json({"run": str(run.folder), "complete": run.manifest.complete, **run.diagnosis.to_dict()})
+        print_json({"run": str(run.folder), "complete": run.manifest.complete, **run.to_dict()})
     else:
         typer.echo(run.summary())
         typer.echo(f"\nRun folder: {run.folder}" + (f"\nReport: {report}" if report else ""))
@@ -93,7 +93,7 @@ def import_(
     if report is not None:
         run.report(report)
     if as_json:
-        print_json({"run": str(run.folder), **run.diagnosis.to_dict()})
+        print_json({"run": str(run.folder), **run.to_dict()})
     else:
         typer.echo(run.summary())
         typer.echo(f"\nRun folder: {run.folder}" + (f"\nReport: {report}" if report else ""))
@@ -124,7 +124,7 @@ def diagnose(run: RunArgument, as_json: Json = False) -> None:
 
     opened = load(run)
     if as_json:
-        print_json(opened.diagnosis.to_dict())
+        print_json(opened.to_dict())
     else:
         typer.echo(opened.summary())
 
@@ -209,33 +209,38 @@ def demo(
         (recorded, "report-h200.html", "ResNet-50 recorded on an H200"),
     ):
         path = run.report(out / file)
-        written[str(path)] = {"run": str(run.folder), **run.diagnosis.to_dict()}
+        written[str(path)] = {"run": str(run.folder), **run.to_dict()}
         if not as_json:
             typer.echo(f"\n{title}\n{'=' * len(title)}\n{run.summary()}\n\nReport: {path}")
     if as_json:
         print_json({"reports": written})
 
 
-class _Interrupted(BaseException):
-    """Ctrl-C or SIGTERM; typer would answer a `KeyboardInterrupt` itself, without a word."""
-
-
 def _interrupt(number: int, frame: object) -> None:
-    raise _Interrupted
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # a second one would end the tidying-up half-way
+    raise Interrupted
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence on standard error, without a traceback."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         signal.signal(number, _interrupt)
     try:
         sys.exit(app(standalone_mode=False))
     except WorkbenchError as error:
-        _fail(type(error).__name__, str(error), 2 if isinstance(error, ConfigError) else 1)
+        message = " ".join([str(error), *_notes(error)])
+        _fail(type(error).__name__, message, 2 if isinstance(error, ConfigError) else 1)
     except _UsageError as error:
         _fail("UsageError", error.format_message(), 2)
-    except _Interrupted:
-        _fail("Interrupted", "Interrupted: the worker was ended and nothing was kept.", 130)
+    except Interrupted as stop:
+        said = next(iter(_notes(stop)), "Nothing was kept.")
+        _fail("Interrupted", f"Interrupted: the worker was ended; {said[0].lower()}{said[1:]}", 130)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What `add_note` added."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def _fail(kind: str, message: str, status: int) -> NoReturn:

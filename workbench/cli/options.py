@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+
+from workbench.errors import ConfigError
 
 
 def run_options(
@@ -81,6 +84,12 @@ def run_options(
     return given
 
 
+def check_timeout(seconds: float) -> None:
+    """Raise `ConfigError` for what is no time limit."""
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise ConfigError(f"Option 'timeout' cannot be {seconds:g}: give a number of seconds above 0.")
+
+
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command with the options of `run_options` before its own; it is given what they make as its first argument."""
     shared = inspect.signature(run_options).parameters
@@ -93,6 +102,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
     hints = get_type_hints(run_options, include_extras=True) | get_type_hints(command, include_extras=True)
     parameters = [each.replace(annotation=hints[each.name]) for each in (*shared.values(), *own)]
+    parameters.sort(key=lambda each: each.default is not each.empty)  # the context, which typer fills in, comes first
     whole.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     whole.__annotations__ = {each.name: each.annotation for each in parameters}
     return whole

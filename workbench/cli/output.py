@@ -6,9 +6,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM, with notes of what is kept; typer would answer a `KeyboardInterrupt` without a word."""
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 
@@ -16,6 +22,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 def print_json(value: dict[str, Any]) -> None:
     """One line of JSON; NaN and infinity, which JSON lacks, raise `ValueError`."""
     sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """What lies in the folder is whole, whenever the block is interrupted."""
+    try:
+        yield
+    except Interrupted as stop:
+        stop.add_note(f"What was measured is kept in {folder}.")
+        raise
 
 
 @contextmanager

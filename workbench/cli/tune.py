@@ -1,26 +1,41 @@
-"""`workbench tune` and `workbench levers`: what helps a model, tried for real."""
+"""`workbench tune` and `workbench levers`: what helps a model, tried for real.
+
+A limit that nothing keeps is a result: the closest is given and said to be so, in JSON by `feasible`, and the exit
+status is 0. It is 1 where nothing could be measured.
+"""
 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from workbench.cli.options import with_run_options
-from workbench.cli.output import Json, print_json, share_bar
+from workbench.cli.options import check_timeout, with_run_options
+from workbench.cli.output import Json, kept, print_json, share_bar
 from workbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from workbench.api import Search, Sweep, Tuning
     from workbench.diagnosis.levers import Lever
+    from workbench.tuning.experiment import OutputCheck
+
+_MODES: Final = {
+    **dict.fromkeys(("search", "trials", "seconds"), ("--search",)),
+    **dict.fromkeys(("batches", "callers"), ("--sweep",)),
+    **dict.fromkeys(("lever", "set_", "objective", "rounds", "tolerance", "order_seed"), ("--search", "")),
+    "most": ("",),
+}
+"""The ways of tuning that each option is for; the one without a flag is the experiments."""
 
 
 @with_run_options
 def tune(
     given: dict[str, Any],
+    context: typer.Context,
     lever: Annotated[
         list[str] | None, typer.Option(help="Lever to try (`workbench levers`); default: those for the verdict.")
     ] = None,
@@ -54,10 +69,10 @@ def tune(
 ) -> None:
     """Try what may help a model, and say what each change gave, with intervals."""
     from workbench import api
-    from workbench.tuning.experiment import OutputCheck
-    from workbench.tuning.tolerance import Tolerance
 
-    check = None if tolerance is None else OutputCheck(Tolerance(tolerance, "the tolerance that was asked for"))
+    _check_mode(context, "--sweep" if sweep else "--search" if search else "")
+    check_timeout(timeout)
+    check = None if tolerance is None else _output_check(tolerance)
     limits, changes = constraint or [], _changes(set_ or [])
     chosen: list[str | Lever | Mapping[str, Any]] = [*(lever or []), *([changes] if changes else [])]
     with share_bar() as progress:
@@ -78,15 +93,22 @@ def tune(
                 rounds=6 if rounds is None else rounds, seed=order_seed, check=check, out=out, timeout_s=timeout,
                 progress=progress,
             )  # fmt: skip
-    if report is not None:
-        found.report(report, *(limits if sweep else ()))
+    with kept(found.folder):
+        if not as_json:
+            typer.echo(found.summary(*limits) if sweep else found.summary())
+            typer.echo(f"\nFolder: {found.folder}")
+            if (best := found.folder / api.BEST_FILE).is_file():
+                typer.echo(f"To run the best: {shlex.join(['workbench', 'profile', '--config', str(best)])}")
+        if report is not None:
+            found.report(report, *(limits if sweep else ()))
+            if not as_json:
+                typer.echo(f"Report: {report}")
     shown = _of_sweep(found, limits) if sweep else _of_search(found) if search else _of_tuning(found)
     if as_json:
         print_json({"folder": str(found.folder), **shown})
-        return
-    typer.echo(found.summary(*limits) if sweep else found.summary())
-    typer.echo(f"\nFolder: {found.folder}" + (f"\nReport: {report}" if report else ""))
-    typer.echo(f"To run the best: workbench profile --config {found.folder / api.BEST_FILE}")
+    if shown["feasible"] is None:
+        typer.echo(f"Nothing was measured: {found.folder} says why.", err=True)
+        raise typer.Exit(1)
 
 
 def levers(
@@ -126,6 +148,25 @@ def levers(
         typer.echo("\n".join(lines))
 
 
+def _check_mode(context: typer.Context, mode: str) -> None:
+    """Raise `ConfigError` for an option that was given and that this way of tuning would ignore."""
+    for name, modes in _MODES.items():
+        source = context.get_parameter_source(name)
+        if mode not in modes and source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.strip('_').replace('_', '-')}"
+            other = f"does not go with {mode}: drop one" if mode else f"goes with {modes[0]} alone: add that or drop it"
+            raise ConfigError(f"Option {option} {other}.")
+
+
+def _output_check(tolerance: float) -> OutputCheck:
+    from workbench.tuning.experiment import OutputCheck
+    from workbench.tuning.tolerance import Tolerance
+
+    if not 0 <= tolerance < math.inf:
+        raise ConfigError(f"Option 'tolerance' cannot be {tolerance:g}: give a share of the scale, such as 0.01.")
+    return OutputCheck(Tolerance(tolerance, "the tolerance that was asked for"))
+
+
 def _changes(texts: list[str]) -> dict[str, Any]:
     """`cuda.use_tf32=0` and the like as a mapping of options; what follows a known group is one key, dots and all."""
     from workbench.config import flags
@@ -156,7 +197,13 @@ def _plain(value: Any) -> Any:
 def _of_tuning(found: Tuning) -> dict[str, Any]:
     rows = [{str(name): _plain(value) for name, value in row.items()} for row in found.to_frame().to_dict("records")]
     record = found.record
-    return {"best": record.best, "best_because": record.best_because, "values": record.values, "experiments": rows}
+    return {
+        "best": record.best,
+        "best_because": record.best_because,
+        "feasible": record.feasible,
+        "values": record.values,
+        "experiments": rows,
+    }
 
 
 def _of_search(found: Search) -> dict[str, Any]:
@@ -164,6 +211,7 @@ def _of_search(found: Search) -> dict[str, Any]:
     return {
         "best": None if best is None else {"trial": best.number, "choices": best.assignment, "values": best.metrics},
         "best_because": found.result.sentence,
+        "feasible": None if best is None else best.feasible,
         "confirmed": None if found.confirmation is None else _of_tuning(found.confirmation),
         "trials": [
             {"number": each.number, "state": each.state, "choices": each.assignment, "values": each.metrics,
@@ -180,6 +228,7 @@ def _of_sweep(found: Sweep, limits: list[str]) -> dict[str, Any]:
     return {
         "best": None if best is None else best.cell._asdict(),
         "best_because": None if best is None else best.sentence,
+        "feasible": None if best is None else best.feasible,
         "knee": None if knee is None else knee._asdict(),
         "cells": json.loads(found.cells.to_json(orient="records")),
     }

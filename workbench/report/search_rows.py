@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pandas as pd
 
 from workbench.figures.metrics import format_metric, metric_name
+from workbench.figures.pareto import pareto
 from workbench.report.redact import without_folders
 from workbench.tuning.blocks import BASE
 from workbench.tuning.objective import metric_of
+from workbench.tuning.record import TuningRecord
 from workbench.tuning.trials import SearchResult, Trial
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 _LAST: Final = {"complete": 0, "pruned": 2, "failed": 3, "lost": 4, "impossible": 5, "running": 6}
 _STATES: Final = {"pruned": "given up early", "impossible": "cannot be configured"}
@@ -82,13 +87,19 @@ def candidates(result: SearchResult) -> pd.DataFrame:
     return table.astype(dict.fromkeys(metrics, "float64"))
 
 
+def front(result: SearchResult) -> go.Figure:
+    """The figure of what can be had at once, with the best trial marked."""
+    best = None if result.best is None else str(result.best.number)
+    return pareto(candidates(result), best=best, latency_name=metric_name(latency_of(result)))
+
+
 def latency_of(result: SearchResult) -> str:
     """The metric that stands for latency in the front."""
     name = result.objective.metric.name
     return name if name.startswith("latency:") else "latency:p50"
 
 
-def best_sentences(result: SearchResult, confirmed: bool) -> list[str]:
+def best_sentences(result: SearchResult, confirmation: TuningRecord | None) -> list[str]:
     """What the best trial gave, and how that is to be taken."""
     best = result.best
     if best is None:
@@ -98,10 +109,14 @@ def best_sentences(result: SearchResult, confirmed: bool) -> list[str]:
         found.append(result.sentence)
     if best.assignment == result.trials[0].assignment:
         found.append("No trial is better than the base.")
-    elif not confirmed:
+    elif confirmation is None:
         found.append(
             "It was picked for its measured value, which flatters it: an experiment against the base tells more."
         )
+    else:
+        outcome = confirmation.experiments[0].outcome
+        stays = " So the base stays." if confirmation.best == BASE else ""
+        found.append(f"Measured anew against the base: {outcome}.{stays}")
     return found
 
 

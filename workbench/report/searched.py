@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from workbench.figures.metrics import format_metric
+from workbench.figures.metrics import format_metric, metric_name
+from workbench.report.search_rows import words_of
 from workbench.report.tuned import tuning_summary
-from workbench.tuning.blocks import BASE
 from workbench.tuning.record import TuningRecord
 from workbench.tuning.trials import SearchResult, Trial
 
@@ -20,16 +20,17 @@ def search_summary(result: SearchResult, confirmation: TuningRecord | None) -> s
     counts = Counter(trial.state for trial in result.trials)
     seconds = sum(trial.seconds for trial in result.trials)
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
-    lines = [f"{metric.name}: {len(result.trials)} trials in {seconds:.0f} s ({told}); {result.stopped}", ""]
+    name = metric_name(metric.name)
+    lines = [f"{name}: {len(result.trials)} trials in {seconds:.0f} s ({told}); {result.stopped}", ""]
     for trial in _by_value(result)[:_SHOWN]:
         value = trial.metrics.get(metric.name)
         mark = "→" if result.best is not None and trial.number == result.best.number else " "
         kept = "" if trial.feasible is not False else "  misses a constraint"
         shown = format_metric(value, metric.unit)
-        lines.append(f"{mark} {trial.number:>4}  {shown:>10}  {_choices(trial)}{kept}")
+        lines.append(f"{mark} {trial.number:>4}  {shown:>10}  {words_of(trial, result)}{kept}")
     for trial in result.trials:
         if trial.error is not None:
-            lines.append(f"  {trial.number:>4}  {_choices(trial)}: {trial.error[1]}")
+            lines.append(f"  {trial.number:>4}  {words_of(trial, result)}: {trial.error[1]}")
     lines += ["", result.sentence]
     if confirmation is not None:
         lines += ["", "Measured anew against the base:", tuning_summary(confirmation)]
@@ -47,8 +48,3 @@ def _by_value(result: SearchResult) -> list[Trial]:
         return trial.feasible is False, float("inf") if value is None else sign * value
 
     return sorted(complete, key=place)
-
-
-def _choices(trial: Trial) -> str:
-    chosen = [name for name in trial.assignment.values() if name != BASE]
-    return " + ".join(chosen) or BASE

@@ -6,27 +6,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.figures.units import UNKNOWN, format_bytes, format_ns, format_rate
+from workbench.report.sweep_rows import best_sentence, cell_words, knee_sentence
 from workbench.tuning.sweep import Best, Cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _HEAD = ("batch", "callers", "P50", "P99", "throughput", "memory", "held back by")
+_NOTE = ["batch", "concurrency", "note"]
 
 
 def sweep_summary(cells: pd.DataFrame, knee: Cell | None, best: Best | None, constraints: Sequence[str]) -> str:
-    """The cells with their numbers, or why they have none; then what the knee and the best cell are."""
+    """The cells with their numbers, or why they have none; what is missing; the knee and the best cell."""
     rows = [_HEAD, *(_cells(row) for row in cells.to_dict("records"))]
     widths = [max(len(row[at]) for row in rows) for at in range(len(_HEAD) - 1)]
     lines = ["  ".join([*map(str.rjust, row, widths), row[-1]]) for row in rows]
-    lines.append("")
-    if knee is not None:
-        where = f"batch {knee.batch}, callers {knee.concurrency}"
-        lines.append(f"knee: {where}: the smallest load with nine tenths of the best throughput")
-    if best is not None:
-        under = f" under {', '.join(constraints)}" if constraints else ""
-        lines.append(f"best{under}: batch {best.cell.batch}, callers {best.cell.concurrency}. {best.sentence}")
-    return "\n".join(lines)
+    noted = cells[cells["note"].notna()]
+    lines += ["", *(f"{cell_words(Cell(*key))}: {note}." for *key, note in noted[_NOTE].itertuples(index=False))]
+    lines.append(knee_sentence(cells, knee))
+    where = "" if best is None else f"The best is {cell_words(best.cell)}: "
+    return "\n".join([*lines, f"{where}{best_sentence(cells, best, constraints)}"])
 
 
 def _cells(row: dict[Any, Any]) -> tuple[str, ...]:

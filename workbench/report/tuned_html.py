@@ -184,32 +184,31 @@ def render_search_page(searched: Searched) -> str:
             unit=metric.unit,
             smaller_is_better=metric.smaller_is_better,
         ),
-        "front": pareto(
-            search_rows.candidates(result),
-            best=None if best is None else str(best.number),
-            latency_name=metric_name(search_rows.latency_of(result)),
-        ),
+        "front": search_rows.front(result),
     }
-    confirmed = None
-    if searched.confirmation is not None:
-        figures["confirmation"] = before_after(searched.confirmation.record.to_frame())
-        confirmed = tuned_rows.tried(searched.confirmation.record)[0]
+    confirmed, anew = None, None if searched.confirmation is None else searched.confirmation.record
+    options = None if best is None else best.options
+    if anew is not None:
+        figures["confirmation"] = before_after(anew.to_frame())
+        confirmed = tuned_rows.tried(anew)[0]
+        options = anew.config_of(anew.best).model_dump(mode="json", exclude_unset=True)
+    colour = OUTCOMES["better" if best is not None and best.feasible else "no difference"].colour
     return rendered(
         "search.html.j2",
         figures,
         title=f"{manifest.model.name} on {manifest.device.name}: search for the best {metric_name(metric.name)}",
         headline=f"{manifest.model.name} on {manifest.device.name}: search",
         facts=_facts(manifest),
-        colour=OUTCOMES["better" if best is not None and best.feasible else "no difference"].colour,
+        colour=colour if confirmed is None else confirmed.colour or OUTCOMES["no difference"].colour,
         subject=f"Best of {len(result.trials):,} trials, for {metric_name(metric.name)}{limits}",
         best_words="Nothing was measured" if best is None else search_rows.words_of(best, result),
-        sentences=search_rows.best_sentences(result, confirmed is not None),
+        sentences=search_rows.best_sentences(result, anew),
         aside=search_rows.counts(result),
         best_number=None if best is None else best.number,
         confirmed=confirmed,
         metrics=[metric_name(name) for name in search_rows.metrics_of(result)],
         trials=search_rows.trial_rows(result),
-        best_yaml="" if best is None or best.options is None else as_yaml(best.options),
+        best_yaml="" if options is None else as_yaml(options),
         environment=tables.device_rows(manifest),
         workbench_version=manifest.workbench_version,
     )

@@ -104,7 +104,7 @@ def new_run_folder(target: Path) -> Iterator[Path]:
     """
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with _refusal_is_said(target):
+        with refusal_is_said(target):
             if target.exists():
                 raise RunFolderError(
                     f"The folder {target} exists already: remove it or choose another name with --out."
@@ -112,14 +112,15 @@ def new_run_folder(target: Path) -> Iterator[Path]:
             partial.mkdir(parents=True)
         with full_disk_is_said(target):
             yield partial
-        with _refusal_is_said(target):
+        with refusal_is_said(target):
             partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def _refusal_is_said(target: Path) -> Iterator[None]:
+def refusal_is_said(target: Path) -> Iterator[None]:
+    """Turn the system's refusal to make a folder into a `RunFolderError`, a full disk into a `DiskFullError`."""
     try:
         with full_disk_is_said(target):
             yield

@@ -86,7 +86,7 @@ def compare(base: Sequence[Block], variant: Sequence[Block], metric: Metric, *, 
     Called better or worse when the interval excludes 1 and the ratio is off by more than `SMALLEST_EFFECT`. Of many
     variants that change nothing, up to 5 % are called all the same.
     """
-    ours, theirs = _last_of_rounds(base), _last_of_rounds(variant)
+    ours, theirs = last_of_rounds(base), last_of_rounds(variant)
     shared = np.array(sorted(ours.keys() & theirs.keys()), np.int64)
     pairs = np.array([(metric.of(ours[number]), metric.of(theirs[number])) for number in shared]).reshape(-1, 2)
     usable = (np.isfinite(pairs) & (pairs > 0)).all(axis=1)
@@ -179,7 +179,7 @@ def disturbed(blocks: Iterable[Block], metric: Metric) -> dict[int, list[str]]:
         arms.setdefault(block.arm, []).append(block)
     found: dict[int, list[str]] = {}
     for arm, measured in arms.items():
-        mine = [block for block in _last_of_rounds(measured).values() if not block.error]
+        mine = [block for block in last_of_rounds(measured).values() if not block.error]
         values = metric.values(mine)
         apart = outlying(np.log(np.where(values > 0, values, np.nan)))
         for block, value, is_apart in zip(mine, values.tolist(), apart.tolist(), strict=True):
@@ -216,12 +216,13 @@ def _outcome(middle: float, low: float, high: float, metric: Metric) -> tuple[st
     return NO_DIFFERENCE, f", because less than {SMALLEST_EFFECT:.0%} is not worth calling"
 
 
-def _last_of_rounds(blocks: Iterable[Block]) -> dict[int, Block]:
+def last_of_rounds(blocks: Iterable[Block]) -> dict[int, Block]:
+    """The block that counts of each round: the last one where the round was measured again."""
     return {block.round: block for block in sorted(blocks, key=lambda block: block.position)}
 
 
 def _notes(base: Sequence[Block], variant: Sequence[Block], metric: Metric, left_out: Sequence[int]) -> list[str]:
-    ours, theirs = _last_of_rounds(base), _last_of_rounds(variant)
+    ours, theirs = last_of_rounds(base), last_of_rounds(variant)
     times = Counter(block.round for block in base) | Counter(block.round for block in variant)
     return [
         *(f"Round {n + 1} was left out: {_cause([theirs[n], ours[n]], metric)}" for n in left_out),
@@ -235,6 +236,8 @@ def _notes(base: Sequence[Block], variant: Sequence[Block], metric: Metric, left
 
 
 def _cause(blocks: Sequence[Block], metric: Metric) -> str:
+    if not blocks:
+        return "it ended before the first one."
     for block in blocks:
         if block.error:
             return f"{block.arm!r} failed with {block.error[0]}: {block.error[1]}"

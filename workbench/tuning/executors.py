@@ -6,11 +6,12 @@ one submission. So an engine that spreads work over machines only has to submit 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import concurrent.futures
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Final, ParamSpec, Protocol, Self, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 import filelock
 
@@ -32,35 +33,39 @@ class Executor(Protocol):
         """Queue a call; its exception, if any, is raised by the future."""
 
 
-class LocalExecutor:
+class LocalExecutor(concurrent.futures.Executor):
     """Submissions one after the other on this machine, one at a time per GPU, whoever else tunes here.
 
-    Others wait for a lock file in the user's cache that is named after the GPU; the system frees it when its holder
-    dies. Raises `ConfigError` where that cache cannot be made.
+    A submission runs in the thread that makes it, so that an interrupt ends the measuring process: a pool's thread
+    would measure on, into folders that its caller removes. Others wait for a lock file in the user's cache that is
+    named after the GPU; the system frees it when its holder dies. Raises `ConfigError` where it cannot be made.
     """
 
     def __init__(self, device: Device, device_id: int = 0) -> None:
         folder: Path = user_cache.root() / _LOCKS
-        try:
+        with _refusal_is_said(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"The folder {folder} cannot be made ({error.strerror}): set WORKBENCH_CACHE to one that can."
-            ) from None
-        self._lock = filelock.FileLock(folder / f"{device_key(device, device_id)}.lock", thread_local=False)
-        self._pool = ThreadPoolExecutor(1, "workbench-executor")
+        self._lock = filelock.FileLock(folder / f"{device_key(device, device_id)}.lock")
 
     def submit(self, function: Callable[Given, Result], /, *args: Given.args, **kwargs: Given.kwargs) -> Future[Result]:
-        """Queue a call; it begins when the device is free."""
+        """Wait until the device is free, and make the call; the future is done when it is returned."""
+        future: Future[Result] = Future()
+        with _refusal_is_said(Path(self._lock.lock_file)):
+            self._lock.acquire()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        finally:
+            self._lock.release()
+        return future
 
-        def alone() -> Result:
-            with self._lock:
-                return function(*args, **kwargs)
 
-        return self._pool.submit(alone)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+@contextmanager
+def _refusal_is_said(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be made ({error.strerror}): set WORKBENCH_CACHE to a folder that can be written."
+        ) from None

@@ -21,9 +21,9 @@ from workbench.tuning.comparison import NOT_MEASURED, Comparison, compare
 from workbench.tuning.executors import Executor
 from workbench.tuning.measure import Job, items_per_call, record_block
 from workbench.tuning.metric import Metric
-from workbench.tuning.parity import Outputs, Parity, load_outputs, parity
+from workbench.tuning.parity import LIMIT_ALONE, Outputs, Parity, load_outputs, parity
 from workbench.tuning.readback import Evidence, Readback, readback
-from workbench.tuning.rounds import MOST_FAILURES, Arm, Progress, Rounds, Settings, measure_interleaved
+from workbench.tuning.rounds import MOST_FAILURES, Arm, Progress, Rounds, Settings, check_calls, measure_interleaved
 from workbench.tuning.tolerance import Tolerance, tolerance_of
 
 VARIANT_PASSES: Final = ("nodes",)
@@ -39,13 +39,17 @@ NOT_IN_FORCE: Final = "not in force"
 @dataclass(frozen=True)
 class OutputCheck:
     """What the outputs of a variant have to keep. tolerance: in the place of the one of its precision. metric: of
-    (base outputs, variant outputs), with the limit that it must not pass.
+    (base outputs, variant outputs), with the limit that it must not pass. Raises `ConfigError` for a limit alone.
     """
 
     tolerance: Tolerance | None = None
     metric: Callable[[Outputs, Outputs], float] | None = None
     at_least: float | None = None
     at_most: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric is None and (self.at_least is not None or self.at_most is not None):
+            raise ConfigError(LIMIT_ALONE)
 
 
 @dataclass(frozen=True)
@@ -95,9 +99,9 @@ def try_levers(
     """Record the base, then every lever that applies, then measure all of them interleaved.
 
     base: with the model's path. levers: or what chooses them once the base is diagnosed. metrics: the first decides.
-    folder: gets `runs/<arm>`. A lever that does not apply, or
-    whose configuration cannot run, is an experiment that says so; the base is never touched, so that going back is to
-    use it. Raises what the base raises when it cannot run.
+    folder: gets `runs/<arm>`. A lever that does not apply, or whose configuration cannot run, is an experiment that
+    says so; the base is never touched, so that going back is to use it. Raises what the base raises when it cannot run,
+    and `ConfigError` when its calls are too slow for a metric that the block is made for.
     """
     stop = cancelled or Event()
 
@@ -110,6 +114,10 @@ def try_levers(
     if first.error is not None:
         raise from_kind(*first.error)
     base_run = RunFolder(folder / RUNS / BASE)
+    check_calls(
+        [metric for metric in metrics if metric.calls_needed <= settings.block.min_calls], settings.block,
+        base_run.manifest,
+    )  # fmt: skip
     situation = situation_of(base_run)
     drafts, arms = [], [Arm(BASE, base)]
     chosen = levers(situation) if callable(levers) else levers

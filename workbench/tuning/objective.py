@@ -156,7 +156,7 @@ def _missed(constraint: Constraint, values: Values) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %" if share >= 0.001 else "less than 0.1 %"
+    return f"{float(f'{100 * share:.3g}'):,.12g} %" if share >= 0.001 else "less than 0.1 %"
 
 
 def _known(value: float | None) -> bool:

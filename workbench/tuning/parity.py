@@ -25,6 +25,7 @@ Outputs = Mapping[str, NDArray[Any]]
 RELATIVE_FLOOR: Final = 2.0**-10
 """Elements below this part of the output's scale are what a sum cancelled to, where a relative error means nothing."""
 
+LIMIT_ALONE: Final = "A limit on an output metric needs the metric: give both."
 _ELEMENTS: Final = 1 << 20  # compared at a time, so that float64 copies of large outputs need not fit beside them
 
 
@@ -97,7 +98,8 @@ def parity(
     of (base outputs, variant outputs), such as the agreement of the first class, and the limits it has to keep beside
     the tolerance. base_again: outputs of other processes of the base.
 
-    Raises `RunFolderError` when a file cannot be read, `ConfigError` when the metric fails or has no limit to keep.
+    Raises `RunFolderError` when a file cannot be read, `ConfigError` when the metric fails, or for a limit
+    without one.
     """
     ours, theirs = load_outputs(base), load_outputs(variant)
     outputs = [_compared(name, ours[name], theirs[name], tolerance) for name in ours if name in theirs]
@@ -118,7 +120,7 @@ def parity(
             asked = f"at least {at_least:g}" if at_least is not None else f"at most {at_most:g}"
             problems.append(f"the metric is {value:g}, and {asked} was asked for")
     elif at_least is not None or at_most is not None:
-        raise ConfigError("A limit on an output metric needs the metric: give both.")
+        raise ConfigError(LIMIT_ALONE)
     spread = _spread(ours, [load_outputs(again) for again in base_again], tolerance)
     notes += [
         f"The base differs from itself between processes: output {name!r} by {_said(scaled)} of its scale."

@@ -18,9 +18,11 @@ from workbench.errors import ConfigError
 from workbench.runs.manifest import DeviceInfo, Manifest
 from workbench.runs.reader import RunFolder
 from workbench.tuning.blocks import BASE, Block
+from workbench.tuning.comparison import last_of_rounds
 from workbench.tuning.experiment import RUNS, Experiment, Trials
 from workbench.tuning.metric import latency
-from workbench.tuning.objective import Best, Constraint, Objective, best
+from workbench.tuning.objective import Constraint, Objective, best, total_miss
+from workbench.tuning.rounds import Rounds
 from workbench.tuning.store import load_result, save_blocks, save_result
 from workbench.version import __version__
 
@@ -36,10 +38,10 @@ SPEED_CHANGE: Final = 0.1
 class TuningRecord:
     """Experiments on one base.
 
-    objective, constraints: as users write them. base: its options. values: arm → metric → median over its blocks, in
-    the metric's unit, None where not measured. best: the arm to take, and a sentence on it. repeated: rounds that were
-    disturbed and measured again, with the reasons. notes: what a reader has to know of all of them. rounds, seed: with
-    the base and `runs/`, what it takes to repeat it.
+    objective, constraints: as users write them. base: its options. values: arm → metric → median over the blocks that
+    count, one for each round, in the metric's unit, None where not measured. best: the arm to take, and a sentence on
+    it. repeated: rounds that were disturbed and measured again, with the reasons. notes: what a reader has to know of
+    all of them. rounds, seed: with the base and `runs/`, what it takes to repeat it.
     """
 
     model: str
@@ -79,7 +81,7 @@ class TuningRecord:
         manifest = RunFolder(folder / RUNS / BASE).manifest
         metrics = {metric.name: metric for metric in (objective.metric, *(limit.metric for limit in constraints))}
         values = {
-            arm: {name: _median(metric.values(trials.rounds.of(arm))) for name, metric in metrics.items()}
+            arm: {name: _median(metric.values(_counted(trials.rounds, arm))) for name, metric in metrics.items()}
             for arm in (BASE, *(each.lever for each in trials.experiments if each.comparison is not None))
         }
         arm, because = _best(trials.experiments, values, objective, constraints)
@@ -98,7 +100,7 @@ class TuningRecord:
             best=arm,
             best_because=because,
             repeated=trials.rounds.repeated,
-            notes=_notes(manifest, trials.rounds.of(BASE)),
+            notes=_notes(manifest, _counted(trials.rounds, BASE)),
             cancelled=trials.rounds.cancelled,
             created_ns=time.time_ns(),
         )
@@ -119,6 +121,13 @@ class TuningRecord:
             raise ConfigError(f"There is no configuration of {arm!r} here: {nearest(arm, known)}")
         return RunConfig(**known[arm])
 
+    @property
+    def feasible(self) -> bool | None:
+        """Whether the medians of the best arm keep every constraint; None where its objective was not measured."""
+        if self.values[self.best][self.objective] is None:
+            return None
+        return total_miss(self.values[self.best], [Constraint.parse(text) for text in self.constraints]) == 0
+
     def to_frame(self) -> pd.DataFrame:
         """One row per experiment in the metric of the objective.
 
@@ -138,9 +147,10 @@ def _notes(manifest: Manifest, blocks: Sequence[Block]) -> list[str]:
     measured = _median(latency().values(blocks))
     if not profiled or not measured or abs(math.log(measured / profiled)) < math.log1p(SPEED_CHANGE):
         return []
+    unit, scale_ns = ("ms", 1e6) if min(measured, profiled) >= 1e6 else ("µs", 1e3)
     return [
-        f"A call of the base took {measured / 1e6:.3g} ms in these rounds and {profiled / 1e6:.3g} ms when it was "
-        "profiled, which is what the predictions are made from."
+        f"A call of the base took {measured / scale_ns:.3g} {unit} in these rounds and {profiled / scale_ns:.3g} "
+        f"{unit} when it was profiled, which is what the predictions are made from."
     ]
 
 
@@ -153,22 +163,23 @@ def _best(
     objective: Objective,
     constraints: Sequence[Constraint],
 ) -> tuple[str, str]:
-    """The arm to take: among the base and what improves it; under constraints also whatever keeps its outputs."""
-    arms = [
-        BASE,
-        *(
-            each.lever
-            for each in experiments
-            if each.improvement or (constraints and each.parity is not None and each.parity.within)
-        ),
-    ]
-    known = [arm for arm in arms if arm in values]
-    found: Best | None = best([values[arm] for arm in known], objective, constraints)
+    """The arm to take: among the base and what improves it; where none of these keeps the constraints, among all that
+    keep their outputs and ran as asked."""
+    sound = [each for each in experiments if each.comparison is not None and each.outcome == each.comparison.outcome]
+    improved = [BASE, *(each.lever for each in sound if each.improvement)]
+    known, found = improved, best([values[arm] for arm in improved], objective, constraints)
+    if found is not None and not found.feasible:
+        known = [BASE, *(each.lever for each in sound)]
+        found = best([values[arm] for arm in known], objective, constraints)
     if found is None:
         return BASE, "Nothing was measured, so the base stays."
     if known[found.index] == BASE and found.feasible:
         return BASE, "No lever improves on the base beyond doubt, so the base stays."
     return known[found.index], found.sentence
+
+
+def _counted(rounds: Rounds, arm: str) -> list[Block]:
+    return list(last_of_rounds(rounds.of(arm)).values())
 
 
 def _median(values: Any) -> float | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
+from workbench.capture.latency import FEWEST_CALLS
 from workbench.config import Budget, RunConfig
 from workbench.errors import ConfigError
+from workbench.runs.manifest import Manifest
 from workbench.tuning.blocks import Block
 from workbench.tuning.comparison import REPEATED_SHARE, arm_order, disturbed
 from workbench.tuning.executors import Executor
@@ -31,13 +33,33 @@ _SECONDS_PER_CALL: Final = 0.1
 def with_block(config: RunConfig, block: Budget) -> RunConfig:
     """The configuration with what `block` sets laid over its budget; the traced passes keep their numbers of calls."""
     own = config.budget.model_dump(exclude_unset=True)
-    return config.changed(budget={**own, **block.model_dump(exclude_unset=True)})
+    most = max(config.budget.max_calls, block.min_calls)
+    return config.changed(budget={**own, "max_calls": most, **block.model_dump(exclude_unset=True)})
 
 
 def block_for(metrics: Iterable[Metric]) -> Budget:
-    """`BLOCK` with as many calls as the metrics need, and time for slow ones."""
+    """`BLOCK` with as many calls as the metrics need, and time for slow ones; raises `ConfigError` for too many."""
     calls = max(metric.calls_needed for metric in metrics)
+    if calls > BLOCK.max_calls:
+        raise ConfigError(f"A percentile that takes {calls:,} calls is too far out: {BLOCK.max_calls:,} are the most.")
     return BLOCK.changed(min_calls=max(BLOCK.min_calls, calls), seconds=max(BLOCK.seconds, _SECONDS_PER_CALL * calls))
+
+
+def check_calls(metrics: Iterable[Metric], block: Budget, manifest: Manifest) -> None:
+    """Raise `ConfigError` for a metric that takes more calls than fit into a block at the speed of a recorded run."""
+    call_s = manifest.latency.median_ns / 1e9 if manifest.latency is not None else 0.0
+    for metric in metrics:
+        if metric.calls_needed > FEWEST_CALLS and metric.calls_needed * call_s > block.seconds:
+            raise ConfigError(
+                f"{metric.name} takes {metric.calls_needed} calls, and at {call_s:.3g} s each they do not fit into the "
+                f"{block.seconds:g} s of a block: take a percentile nearer to 50, or latency (P50)."
+            )
+
+
+def check_seed(seed: int) -> None:
+    """Raise `ConfigError` for what seeds no generator."""
+    if seed < 0:
+        raise ConfigError(f"The seed of the order cannot be {seed}: give 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -56,6 +78,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ConfigError(f"Option 'rounds' cannot be {self.rounds}: measure one at least, six for a verdict.")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -95,8 +118,9 @@ def measure_interleaved(
 ) -> Rounds:
     """Measure rounds of one block of every arm, in seeded random order, so that drift meets all of them alike.
 
-    folder: for what the arms' blocks share. Disturbed rounds are measured again, all arms of them, at most
-    `REPEATED_SHARE` of the rounds. An arm that failed `MOST_FAILURES` times is left out of later rounds.
+    arms: the base first. folder: for what the arms' blocks share. Disturbed rounds are measured again, all arms of
+    them, at most `REPEATED_SHARE` of the rounds. An arm that failed `MOST_FAILURES` times is left out of later rounds;
+    where it is the base, there are none, because nothing is left to compare with.
     """
     found = Rounds()
     again: dict[int, list[str]] | None = None  # known once every round was measured
@@ -105,6 +129,8 @@ def measure_interleaved(
         number = plan.pop(0)
         if cancelled is not None and cancelled.is_set():
             found.cancelled = True
+            break
+        if _is_out(arms[0], found):
             break
         progress(f"round {number + 1}", min(1.0, done / settings.rounds))
         jobs = _jobs(arms, found, number, folder, settings)
@@ -120,7 +146,7 @@ def measure_interleaved(
 
 
 def _jobs(arms: Sequence[Arm], found: Rounds, number: int, folder: Path, settings: Settings) -> list[Job]:
-    alive = {arm.name: arm for arm in arms if len(found.failures(arm.name)) < MOST_FAILURES}
+    alive = {arm.name: arm for arm in arms if not _is_out(arm, found)}
     return [
         Job(
             arm=name,
@@ -132,3 +158,7 @@ def _jobs(arms: Sequence[Arm], found: Rounds, number: int, folder: Path, setting
         )
         for at, name in enumerate(arm_order(list(alive), number, settings.seed))
     ]
+
+
+def _is_out(arm: Arm, found: Rounds) -> bool:
+    return len(found.failures(arm.name)) >= MOST_FAILURES

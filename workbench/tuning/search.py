@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,12 +27,11 @@ from workbench.tuning.blocks import BASE, Block
 from workbench.tuning.judgement import incumbent_of, judged
 from workbench.tuning.objective import Constraint, Objective, best
 from workbench.tuning.space import Assignment, Space, key_of
-from workbench.tuning.trials import SearchResult, Trial, claim, next_number, read_trials, standard_metrics
+from workbench.tuning.trials import SearchResult, Trial, alone_in, claim, next_number, read_trials, standard_metrics
 
 if TYPE_CHECKING:
     import optuna
 
-_LOCK: Final = "search.lock"
 Evaluate = Callable[[RunConfig, Path, int], Block]
 """Measures one round: configuration, folder of the trial, round from 0."""
 
@@ -54,6 +53,7 @@ def search(
     first: Sequence[Assignment] = (),
     progress: Callable[[str, float | None], None] = lambda text, share: None,
     cancelled: threading.Event | None = None,
+    held: bool = False,
 ) -> SearchResult:
     """Look for the best configuration of the space under the constraints.
 
@@ -63,9 +63,10 @@ def search(
     `budget_s` seconds of measuring have passed, or after the round during which `cancelled` is set. Called again with
     the same folder it goes on: trials and seconds of earlier calls count, and a trial that was running is repeated.
 
-    progress: gets the trial in words and the share of trials or budget spent, None when neither is limited. Raises
-    `ConfigError` for a folder of another search or one in use, and for unknown names in `first`; `RunFolderError` for a
-    damaged folder; `DiskFullError` and `NoDriverError`, which no other configuration would change.
+    progress: gets the trial in words and the share of trials or budget spent, None when neither is limited. held:
+    whether the caller holds the folder already (`alone_in`). Raises `ConfigError` for a folder of another search or one
+    in use, and for unknown names in `first`; `RunFolderError` for a damaged folder; `DiskFullError` and
+    `NoDriverError`, which no other configuration would change.
     """
     check_limits(rounds, max_trials, budget_s)
     wanted = [space.base_assignment | dict(each) for each in ({}, *first)]
@@ -73,7 +74,7 @@ def search(
         space.choices_of(each)
     with full_disk_is_said(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone_in(folder), _quiet_optuna():
+        with nullcontext() if held else alone_in(folder), _quiet_optuna():
             claim(folder, _identity(space, objective, constraints, rounds))
             state = _Search(space, evaluate, objective, tuple(constraints), folder, rounds, seed)
             state.queue.extend(wanted)
@@ -118,6 +119,7 @@ class _Search:
         self.study = optuna.create_study(direction=direction, sampler=SurrogateSampler(space, self._usable, seed))
         for trial in read_trials(folder):
             if trial.state == "running":
+                trial.tidy(folder)
                 self._keep(replace(trial, state="lost", reason="Killed while it ran, and queued again."))
             else:
                 self._keep(trial, write=False)
@@ -195,13 +197,16 @@ class _Search:
         trial.save(self.folder)
         began = time.monotonic()
         incumbent = incumbent_of(self.trials, self.objective, self.constraints)
-        while trial.state == "running":
-            trial = judged(
-                trial, self._block(config, trial), metrics=self.metrics, rounds=self.rounds, objective=self.objective,
-                constraints=self.constraints, incumbent=incumbent,
-            )  # fmt: skip
-            if cancelled.is_set() and trial.state == "running":
-                trial = replace(trial, state="lost", reason="Cancelled while it ran.")
+        try:
+            while trial.state == "running":
+                trial = judged(
+                    trial, self._block(config, trial), metrics=self.metrics, rounds=self.rounds,
+                    objective=self.objective, constraints=self.constraints, incumbent=incumbent,
+                )  # fmt: skip
+                if cancelled.is_set() and trial.state == "running":
+                    trial = replace(trial, state="lost", reason="Cancelled while it ran.")
+        finally:
+            trial.tidy(self.folder)
         self._keep(replace(trial, seconds=time.monotonic() - began))
 
     def _block(self, config: RunConfig, trial: Trial) -> Block:
@@ -268,22 +273,6 @@ def _identity(space: Space, objective: Objective, constraints: Sequence[Constrai
         "constraints": [[each.metric.name, each.limit] for each in constraints],
         "rounds": rounds,
     }
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder, or raise `ConfigError`; the system frees it when its holder is killed."""
-    import filelock
-
-    lock = filelock.FileLock(folder / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ConfigError(f"Another search is running in {folder}: wait for it or choose another folder.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

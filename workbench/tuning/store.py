@@ -62,9 +62,12 @@ def load_blocks(folder: Path) -> list[Block]:
 def save_result(file: Path, kind: type[Result], result: Result) -> None:
     """Write a result (a dataclass of plain data) as JSON, whole or not at all; raises `DiskFullError`."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
-    with full_disk_is_said(file):
-        partial.write_bytes(TypeAdapter(kind).dump_json(result, indent=1))
-        partial.replace(file)
+    try:
+        with full_disk_is_said(file):
+            partial.write_bytes(TypeAdapter(kind).dump_json(result, indent=1))
+            partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_result(file: Path, kind: type[Result]) -> Result:

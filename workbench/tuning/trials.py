@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 TRIAL: Final = "trial.json"
 SEARCH: Final = "search.json"
+SHARED: Final = "blocks"
+"""Folder of a trial for what its rounds share, such as a model whose batch was changed; it goes when the trial ends."""
+
+LOCK: Final = "search.lock"
 _FOLDER: Final = re.compile(r"trial_(\d+)")
 _COLUMNS: Final = {
     "throughput": "items_per_s",
@@ -58,6 +64,11 @@ class Trial:
     def folder_in(self, folder: Path) -> Path:
         """The trial's own folder below the folder of the search."""
         return folder / f"trial_{self.number}"
+
+    def tidy(self, folder: Path) -> None:
+        """Remove what the rounds shared, and what a process that was killed did not finish to write."""
+        for path in (self.folder_in(folder) / SHARED, *self.folder_in(folder).glob(".*.partial")):
+            shutil.rmtree(path, ignore_errors=True)
 
     def save(self, folder: Path) -> None:
         """Write `trial.json`, whole or not at all; raises `DiskFullError`."""
@@ -164,3 +175,23 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         raise ConfigError(
             f"{folder} holds a search with another {' and another '.join(other)}: choose another folder."
         )
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder of a search, or raise `ConfigError`; the system frees it when its holder is killed."""
+    import filelock
+
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ConfigError(f"Another search is running in {folder}: wait for it or choose another folder.") from None
+    except OSError as error:
+        raise ConfigError(
+            f"The folder {folder} cannot be written ({error.strerror}): choose another one with --out."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
