@@ -225,3 +225,14 @@ def test_a_killed_tuning_leaves_nothing_under_its_name(base, tmp_path):
     child.wait()
     assert not (tmp_path / "tuning").exists()
     assert [path.name.endswith(".partial") for path in tmp_path.iterdir()] == [True]
+
+
+def test_a_gpu_that_cannot_be_used_is_left_where_the_cpu_is_allowed(small_model, monkeypatch):
+    from workbench.api import base
+
+    monkeypatch.setattr(base, "resolve_device", lambda config: "cuda")
+    monkeypatch.setattr(base, "missing_cuda_libraries", lambda: ["libcudnn.so.9"])
+    config = {"model": str(small_model), "allow_cpu": True}
+    assert base.ready(config).provider == "cpu"
+    assert base.ready({**config, "provider": "tensorrt"}).provider == "cpu"
+    assert base.ready({**config, "allow_cpu": False}).provider == "cuda"

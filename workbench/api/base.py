@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from workbench.api.run import config_of, resolve_model
+from workbench.capture.libraries import missing_cuda_libraries
 from workbench.capture.resolve import Device, resolve_device
 from workbench.capture.tensorrt import tensorrt_problem
 from workbench.config import RunConfig
@@ -33,7 +34,9 @@ def ready(base: Base) -> RunConfig:
     else:
         config = config_of(None, base) if isinstance(base, (RunConfig, Mapping)) else config_of(base, None)
     device = resolve_device(config)
-    provider = config.provider if config.provider == "tensorrt" else device
+    if device == "cuda" and config.allow_cpu and missing_cuda_libraries():
+        device = "cpu"  # a run finds that out by itself, but every block would anew
+    provider = config.provider if config.provider == "tensorrt" and device == "cuda" else device
     return config.changed(model=str(resolve_model(config.model)), provider=provider)
 
 
