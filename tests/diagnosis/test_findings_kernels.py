@@ -74,7 +74,7 @@ def only(module, case):
 
 def test_kernels_keep_all_time_of_their_nodes(case):
     seen = case("encoder_device")
-    kernels = node_kernels(seen)
+    kernels = node_kernels(seen.diagnosis.nodes)
     per_node = kernels.groupby("node")["time_ns"].sum().reindex(range(len(seen.nodes)), fill_value=0)
     gpu_only = ~seen.nodes["op_type"].isin(("Reshape", "Transpose", "Concat", "Slice"))  # may copy without a kernel
     np.testing.assert_allclose(per_node[gpu_only], seen.nodes.loc[gpu_only, "time_ns"], rtol=1e-9)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from workbench.analysis.cold_start import cold_start
 from workbench.diagnosis.findings.finding import Case, Finding
 
 RULE: Final = "cold-start"
@@ -18,7 +17,7 @@ _PARTS: Final = {"loading_ns": "loading code", "allocation_ns": "allocation", "d
 
 def rule(case: Case) -> Iterator[Finding]:
     """Binding and first call, which is made while binding where a CUDA graph is captured, against a measured call."""
-    steps = cold_start(case.run)
+    steps = case.cold_start
     usual = steps["usual_ns"].reindex(["first call"]).dropna()
     if not len(usual):
         return

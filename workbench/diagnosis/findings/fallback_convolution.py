@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from workbench.diagnosis.findings.finding import Case, Finding
-from workbench.diagnosis.findings.node_kernels import node_kernels
 from workbench.diagnosis.levers import lever
 
 RULE: Final = "fallback-convolution"
@@ -20,7 +19,7 @@ BETTER: Final = ("conv-search-exhaustive", "float16")
 
 def rule(case: Case) -> Iterator[Finding]:
     """Fallback kernels take part of T; what they take beyond the ceilings of their nodes may go."""
-    kernels = node_kernels(case)
+    kernels = case.kernels
     used = kernels[kernels["kernel"].astype(str).str.contains(FALLBACK)]
     time_ns = float(used["time_ns"].sum())
     if not case.on_gpu or time_ns < LEAST_SHARE * case.latency_ns:

@@ -9,8 +9,10 @@ from typing import Any, Final
 
 import pandas as pd
 
+from workbench.analysis.cold_start import cold_start
 from workbench.config import RunConfig
 from workbench.diagnosis.diagnosis import Diagnosis
+from workbench.diagnosis.findings.node_kernels import node_kernels
 from workbench.diagnosis.levers import Situation, situation_of
 from workbench.runs.manifest import Manifest
 from workbench.runs.reader import RunFolder
@@ -108,6 +110,16 @@ class Case:
         """Device work of the measured calls of the nodes pass, attributed; empty without one."""
         found = self.diagnosis.nodes
         return pd.DataFrame() if found is None else found.device
+
+    @cached_property
+    def kernels(self) -> pd.DataFrame:
+        """Kernels by name, node and limit (`workbench.diagnosis.findings.node_kernels`)."""
+        return node_kernels(self.diagnosis.nodes)
+
+    @cached_property
+    def cold_start(self) -> pd.DataFrame:
+        """The steps of the cold start by cause (`workbench.analysis.cold_start`)."""
+        return cold_start(self.run)
 
     @property
     def calls(self) -> int:

@@ -7,7 +7,6 @@ from typing import Final
 
 from workbench.analysis.thresholds import UNDERFILLED_EFFICIENCY
 from workbench.diagnosis.findings.finding import Case, Finding
-from workbench.diagnosis.findings.node_kernels import node_kernels
 from workbench.diagnosis.levers import lever
 from workbench.diagnosis.levers.conditions import CONVOLUTIONS
 
@@ -20,7 +19,7 @@ def rule(case: Case) -> Iterator[Finding]:
     """Nodes with most of their time in kernels that fill the GPU, at less than a quarter of the nearer ceiling."""
     if not case.on_gpu or not len(case.nodes):
         return
-    kernels = node_kernels(case)
+    kernels = case.kernels
     filling = kernels[kernels["limit"].isin(("compute", "memory")) & (kernels["node"] >= 0)]
     per_node = filling.groupby("node")["time_ns"].sum()
     longest = filling.drop_duplicates("node").set_index("node")["kernel"].rename("longest_kernel")

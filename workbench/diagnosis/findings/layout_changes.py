@@ -8,7 +8,6 @@ from typing import Final
 import pandas as pd
 
 from workbench.diagnosis.findings.finding import Case, Finding
-from workbench.diagnosis.findings.node_kernels import node_kernels
 from workbench.diagnosis.levers import lever
 
 RULE: Final = "layout-changes"
@@ -23,7 +22,7 @@ def rule(case: Case) -> Iterator[Finding]:
     """Conversions of cuDNN, which channels last avoid, and Transpose nodes, which the graph itself asks for."""
     if not case.on_gpu:
         return
-    kernels = node_kernels(case)
+    kernels = case.kernels
     inside = kernels["kernel"].astype(str).str.contains(CONVERSION)
     nhwc = lever("prefer-nhwc").why_not(case.situation) is None
     yield from _found(

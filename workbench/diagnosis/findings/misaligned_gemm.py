@@ -8,7 +8,6 @@ from typing import Final
 
 from workbench.analysis.work.shapes import GraphNodes, NodeShapes, ShapesMissingError, parse_shapes
 from workbench.diagnosis.findings.finding import Case, Finding
-from workbench.diagnosis.findings.node_kernels import node_kernels
 from workbench.diagnosis.levers import lever
 from workbench.diagnosis.levers.conditions import PRODUCTS
 
@@ -33,7 +32,7 @@ def rule(case: Case) -> Iterator[Finding]:
         return
     tf32 = case.situation.cuda_options.get("use_tf32") == "1"
     able = [name for name in MULTIPLE if name != "float32" or tf32]
-    kernels = node_kernels(case)
+    kernels = case.kernels
     products = kernels["op_type"].isin((*PRODUCTS, *CONVOLUTIONS)) & kernels["dtype"].isin(able)
     kernels = kernels[products & (kernels["family"] == "GEMM")]
     longest = kernels.drop_duplicates("node").set_index("node")["kernel"]

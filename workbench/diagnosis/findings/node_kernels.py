@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.kernel_names import kernel_rules
-from workbench.diagnosis.findings.finding import Case
+from workbench.analysis.node_times import NodeTimes
 
 _NODE_KEY: Final = ["node_index", "name", "op_type"]
 _OF_NODE: Final = ["name", "op_type", "dtype"]
@@ -17,14 +17,13 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def node_kernels(case: Case) -> pd.DataFrame:
+def node_kernels(found: NodeTimes | None) -> pd.DataFrame:
     """One row per kernel name, node and limit, most time first; empty where no device work was recorded.
 
-    Columns: `kernel`; `node`, row in `case.nodes`, -1 for none; `limit`; `kernels`, how many a call, and `time_ns`,
+    Columns: `kernel`; `node`, row in `found.nodes`, -1 for none; `limit`; `kernels`, how many a call, and `time_ns`,
     their own time a call; `family` and `tensor_cores` by the kernel's name (`workbench.analysis.kernel_names`); `name`,
     `op_type` and `dtype` of the node, null for none.
     """
-    found = case.diagnosis.nodes
     if found is None or not len(found.device):
         return pd.DataFrame(columns=_COLUMNS)
     recorded = found.device[found.device["table"] == "kernels"]

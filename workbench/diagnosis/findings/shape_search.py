@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from workbench.analysis.cold_start import cold_start
 from workbench.diagnosis.findings.finding import Case, Finding
 from workbench.diagnosis.levers import lever
 
@@ -17,7 +16,7 @@ CURE: Final = "conv-search-heuristic"
 
 def rule(case: Case) -> Iterator[Finding]:
     """First calls of later shapes against their second calls, in the bare pass."""
-    steps = cold_start(case.run)
+    steps = case.cold_start
     later = steps[steps.index.str.startswith("shape ")].dropna(subset=["beyond_usual_ns"])
     dear = later[later["beyond_usual_ns"] >= LEAST_CALLS * later["usual_ns"]]
     if not len(dear):

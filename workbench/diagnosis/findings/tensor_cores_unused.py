@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from workbench.diagnosis.findings.finding import Case, Finding
-from workbench.diagnosis.findings.node_kernels import node_kernels
 
 RULE: Final = "tensor-cores-unused"
 LEAST_SHARE: Final = 0.02
@@ -29,7 +28,7 @@ def rule(case: Case) -> Iterator[Finding]:
         return
     tf32 = case.situation.cuda_options.get("use_tf32") == "1"
     able = [name for name, since in SINCE.items() if float(capability) >= since and (name != "float32" or tf32)]
-    kernels = node_kernels(case)
+    kernels = case.kernels
     kernels = kernels[(kernels["node"] >= 0) & kernels["family"].isin(MATRIX)]
     on_tensor_cores = kernels.loc[kernels["tensor_cores"].fillna(True).astype(bool), "node"]
     plain = kernels[~kernels["node"].isin(on_tensor_cores)]

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from workbench.diagnosis.findings.finding import Case, Finding
-from workbench.diagnosis.findings.node_kernels import node_kernels
 from workbench.diagnosis.levers import lever
 
 RULE: Final = "under-filled"
@@ -21,7 +20,7 @@ def rule(case: Case) -> Iterator[Finding]:
     pieces = case.diagnosis.pieces
     if not case.on_gpu or pieces is None or pieces.under_filled < LEAST_SHARE * case.latency_ns:
         return
-    kernels = node_kernels(case)
+    kernels = case.kernels
     kernels = kernels[kernels["limit"] == "under-filled"]
     if not len(kernels):
         return
