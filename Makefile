@@ -38,7 +38,7 @@ check: $(TEST)  ## style, types, layers and the quick tests
 test: check rest  ## everything: check, then slow, browser and notebook tests, and those of the GPU where there is one
 
 rest: check chromium
-	$(BIN)/pytest -m "$(REST)" --ignore=tests/benchmarks
+	$(BIN)/pytest -n $(if $(GPU),0,auto) --maxprocesses 2 --dist loadfile -m "$(REST)" --ignore=tests/benchmarks
 
 bench: $(TEST)  ## speed, as ratios against a plain baseline
 	$(BIN)/pytest tests/benchmarks -s $(if $(GPU),,-m "not gpu")
