@@ -23,6 +23,8 @@ from workbench.capture.prepare import prepare
 from workbench.config import RunConfig
 from workbench.errors import ModelError
 
+pytestmark = pytest.mark.slow  # real runs, each in processes of its own
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:

@@ -14,6 +14,8 @@ from workbench.capture.convert.files import external_files
 from workbench.capture.convert.request import MODEL, NOTES
 from workbench.errors import ConfigError, OutOfMemoryError, WorkerTimeoutError
 
+pytestmark = pytest.mark.slow  # real runs, each in processes of its own
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:

@@ -40,6 +40,7 @@ def test_an_unchanged_model_is_run_where_it_lies(small_model, folder):
     assert small_model.is_file()
 
 
+@pytest.mark.slow
 def test_conversions_follow_the_part_in_their_order(encoder, folder):
     """The part's input is an activation, so that its feeds are cut, then cast, with the model."""
     name = next(node.name for node in onnx.load(encoder).graph.node if node.op_type == "MatMul")
@@ -80,12 +81,14 @@ def test_later_shapes_must_fit_the_model(small_model, folder):
         prepare(RunConfig(model=small_model, later_shapes=[{"x": [2, 8]}]), folder)
 
 
+@pytest.mark.slow
 def test_static_quantization_sees_made_samples_and_says_how_many(small_model, folder):
     prepared = prepare(RunConfig(model=small_model, conversions=["int8_static"]), folder)
     assert prepared.notes[-1].endswith(f"calibration samples: {CALIBRATION_SAMPLES}.")
     assert sorted(path.name for path in folder.iterdir()) == ["feeds.npz"]
 
 
+@pytest.mark.slow
 def test_static_quantization_sees_only_what_the_user_feeds(small_model, folder, tmp_path):
     np.savez(tmp_path / "mine.npz", x=np.ones((1, 8), np.float32))
     prepared = prepare(RunConfig(model=small_model, conversions=["int8_static"], feeds=tmp_path / "mine.npz"), folder)

@@ -257,6 +257,7 @@ def test_a_rebatched_copy_and_the_made_inputs_are_removed(tmp_path, monkeypatch,
     assert Path(small_model).is_file()
 
 
+@pytest.mark.slow
 def test_only_the_passes_asked_for_are_made_and_outputs_are_kept(small_model, tmp_path, monkeypatch, known_ceilings):
     monkeypatch.setenv("WORKBENCH_CACHE", str(known_ceilings))
     path = record(config_of(small_model, provider="cpu"), tmp_path / "run", passes=(), keep_outputs=True)
@@ -272,6 +273,7 @@ def test_only_the_passes_asked_for_are_made_and_outputs_are_kept(small_model, tm
     assert run.manifest.passes["latency"].peak_device_bytes is None
 
 
+@pytest.mark.slow
 def test_callers_side_by_side_are_measured_together_and_nodes_alone(small_model, tmp_path, monkeypatch, known_ceilings):
     monkeypatch.setenv("WORKBENCH_CACHE", str(known_ceilings))
     config = config_of(small_model, provider="cpu", concurrency=2, sessions=2)
@@ -288,6 +290,7 @@ def test_callers_side_by_side_are_measured_together_and_nodes_alone(small_model,
     assert (of_nodes["start_ns"].diff().dropna() >= of_nodes["duration_ns"].iloc[:-1].to_numpy()).all()
 
 
+@pytest.mark.slow
 def test_later_shapes_are_steps_of_the_cold_start(tmp_path, monkeypatch, known_ceilings, command):
     monkeypatch.setenv("WORKBENCH_CACHE", str(known_ceilings))
     command.save("open.onnx", [helper.make_node("Relu", ["x"], ["y"])], [("x", TensorProto.FLOAT, ["n", 4])])

@@ -28,6 +28,8 @@ from workbench.diagnosis.findings.finding import Case
 from workbench.diagnosis.findings.placement import quantised
 from workbench.runs.writer import write_table
 
+pytestmark = pytest.mark.slow  # every rule on every kind of recorded run
+
 COPIES = (dominant_copies, pageable_copies, outputs_copied)
 ON_CPU = (silent_cpu, memcpy_nodes, cpu_nodes, int8_on_cpu)
 FOUR = "nsight_h200_four_classes.sqlite"

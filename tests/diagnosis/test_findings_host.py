@@ -28,6 +28,8 @@ from workbench.diagnosis.findings.finding import Case
 from workbench.diagnosis.findings.unstable_latency import two_groups
 from workbench.diagnosis.levers import lever
 
+pytestmark = pytest.mark.slow  # every rule on every kind of recorded run
+
 ALL = (
     cold_start, concurrency_no_scaling, host_late, idle_clocks, other_process, shape_search, sync_inside, throttling,
     truncated_profile, unstable_latency,

@@ -24,6 +24,8 @@ from workbench.diagnosis.findings import (
 from workbench.diagnosis.findings.finding import Case
 from workbench.diagnosis.findings.node_kernels import node_kernels
 
+pytestmark = pytest.mark.slow  # every rule on every kind of recorded run
+
 RULES = (
     fallback_convolution, fp16_casts, inefficient_kernels, layout_changes, misaligned_gemm, small_batch,
     tensor_cores_unused, under_filled, weights_reread,

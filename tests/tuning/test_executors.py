@@ -46,6 +46,7 @@ def spans(folder):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_never_use_a_device_at_the_same_time(tmp_path):
     children = [subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), name]) for name in ("a", "b")]
     assert [child.wait(60) for child in children] == [0, 0]

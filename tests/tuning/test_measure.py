@@ -12,6 +12,8 @@ from workbench.runs.reader import RunFolder
 from workbench.tuning.blocks import BASE
 from workbench.tuning.measure import Job, block_of_run, items_per_call, measure_block, measure_round, record_block
 
+pytestmark = pytest.mark.slow  # real runs, each in processes of its own
+
 BLOCK = Budget(seconds=0.1, min_seconds=0, min_calls=20)
 
 

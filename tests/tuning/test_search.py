@@ -291,6 +291,7 @@ def _lines(log: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
+@pytest.mark.slow
 def test_kills_lose_the_running_trial_alone(tmp_path: Path):
     """SIGKILL before, between and within rounds, again and again, then left alone until the whole space is measured."""
     folder, log, rng = tmp_path / "search", tmp_path / "log", random.Random(5)

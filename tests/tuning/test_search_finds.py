@@ -80,6 +80,7 @@ def shares_of_the_best(seeds: range, folder: Path) -> np.ndarray:
     return np.array(shares)
 
 
+@pytest.mark.slow
 def test_a_tenth_of_the_grid_finds_the_best_cell(tmp_path: Path):
     assert shares_of_the_best(range(4), tmp_path).min() >= 0.95
 
@@ -90,6 +91,7 @@ def test_a_tenth_of_the_grid_finds_the_best_cell_with_almost_any_seed(tmp_path: 
     assert np.mean(shares >= 0.95) >= 0.95
 
 
+@pytest.mark.slow
 def test_a_space_too_large_to_look_at_whole_is_searched_too(tmp_path: Path):
     """Millions of cells in which choices multiply, of which 40 are measured."""
     names = ("prefer_nhwc", "fuse_conv_bias", "use_tf32", "enable_cudnn", "do_copy_in_default_stream")

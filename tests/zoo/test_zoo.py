@@ -320,6 +320,7 @@ def test_resnet50_keeps_activations_of_order_one_and_tells_inputs_apart(resnet50
     np.testing.assert_allclose(classes.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_resnet50_follows_its_seed(resnet50: Path, tmp_path: Path) -> None:
     other = weights(onnx.load(zoo.write_resnet50(tmp_path / "other.onnx", seed=1)))
     first = weights(onnx.load(resnet50))

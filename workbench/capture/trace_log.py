@@ -7,20 +7,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import nvtx
 import pyarrow as pa
+
+_READINGS: Final = 9
+
+
+def _epoch_offset_ns() -> int:
+    """Unix time less `time.perf_counter_ns()`, from the tightest of several readings: a process may lose its core
+    between the two clocks.
+    """
+    readings = ((time.perf_counter_ns(), time.time_ns(), time.perf_counter_ns()) for _ in range(_READINGS))
+    return min((after - before, now - (before + after) // 2) for before, now, after in readings)[1]
 
 
 @dataclass
 class RangeLog:
     """Ranges of one pass. All times are int64 nanoseconds since the Unix epoch, from one monotonic clock.
 
-    `epoch_offset_ns` added to `time.perf_counter_ns()` gives Unix time; it is read once, so that a clock that is
+    `epoch_offset_ns` added to `time.perf_counter_ns()` gives Unix time; it is found once, so that a clock that is
     set during a run moves nothing.
     """
 
-    epoch_offset_ns: int = field(default_factory=lambda: time.time_ns() - time.perf_counter_ns())
+    epoch_offset_ns: int = field(default_factory=_epoch_offset_ns)
     rows: list[tuple[str, int, int, int]] = field(default_factory=list)
 
     def now_ns(self) -> int:
