@@ -20,7 +20,7 @@ from workbench.capture.resolve import Activity, Device, resolve_activity, resolv
 from workbench.capture.worker import OUTPUTS
 from workbench.config import RunConfig
 from workbench.errors import CpuFallbackError, DiskFullError, SourceError, WorkbenchError
-from workbench.runs.manifest import Ceilings, LatencyInfo, Manifest, PassInfo, SourceInfo
+from workbench.runs.manifest import FELL_BACK, Ceilings, LatencyInfo, Manifest, PassInfo, SourceInfo
 from workbench.runs.schema import TABLES
 from workbench.runs.writer import GRAPH, new_run_folder, write_manifest, write_table
 from workbench.version import __version__
@@ -76,7 +76,7 @@ def record(
             if not config.allow_cpu:
                 raise
             recording = begin("cpu")  # a conversion may be for one device
-            recording.notes.append(f"Measured on the CPU, as allowed: {error}")
+            recording.notes.append(f"{FELL_BACK}: {error}")
             source, refusal = resolve_activity(activity, "cpu")
         recording.sources[source if source != "none" else "activity"] = SourceInfo(
             state="present" if source != "none" else "absent", reason=refusal

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from workbench.runs.schema import SCHEMA_VERSION
 
+FELL_BACK = "Measured on the CPU, as allowed"
+"""How the note begins of a run whose GPU could not be used; the cause follows."""
+
 WHOLE_WINDOW = "the whole window"
 """What marks the call of a capture in which nothing else does."""
 

@@ -10,18 +10,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workbench.analysis.attribution import NO_NODE, innermost_node
-from workbench.analysis.tables import rows_of
 from workbench.diagnosis.diagnosis import detailed_pass
 from workbench.diagnosis.findings.finding import Case, Finding
 from workbench.diagnosis.findings.placement import host_saving_ns
+from workbench.diagnosis.findings.waits import waiting_calls
 from workbench.diagnosis.findings.wording import milliseconds
 from workbench.diagnosis.situation import CONTROL_FLOW
 
 RULE: Final = "control-flow-sync"
 LEAST_SHARE: Final = 0.02
 """Of T in such waits; below, nobody would notice."""
-_WAITS: Final = r"^cu(?:da)?(?:\w*Synchronize|Memcpy|MemcpyDtoH)(?:_v\d+)?$"
-"""Calls of the CUDA runtime and driver that return when the device has come as far."""
 
 
 def rule(case: Case) -> Iterator[Finding]:
@@ -33,8 +31,8 @@ def rule(case: Case) -> Iterator[Finding]:
     flow = executions[executions["op_type"].isin(CONTROL_FLOW)]
     if not len(flow):
         return
-    calls = rows_of(case.run, "launches", pass_name, ("call", "thread", "start_ns", "end_ns", "name"))
-    calls = calls[calls["call"].isin(flow["call"]) & calls["name"].astype(str).str.contains(_WAITS)]
+    calls = waiting_calls(case, pass_name)
+    calls = calls[calls["call"].isin(flow["call"])]
     held_by = _held_by(calls, executions, flow)
     held = held_by != NO_NODE
     wait_ns = np.zeros(len(flow), np.int64)

@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 
 from workbench.diagnosis.findings.finding import Case, Finding
-from workbench.diagnosis.findings.placement import edges, host_saving_ns, memcpy_nodes, on_cpu, quantised
+from workbench.diagnosis.findings.placement import edges, host_cost, on_cpu, quantised
 from workbench.diagnosis.findings.wording import milliseconds
 from workbench.diagnosis.situation import CONTROL_FLOW
 
@@ -27,21 +27,18 @@ def rule(case: Case) -> Iterator[Finding]:
     nodes = nodes[~quantised(nodes["op_type"]) & ~nodes["op_type"].isin(CONTROL_FLOW)] if len(nodes) else nodes
     if not len(nodes) or len(nodes) == len(case.nodes):  # a whole run on the CPU is another finding
         return
-    copies = memcpy_nodes(case)
-    copies = copies[copies["cause"].isin(nodes["name"].astype(str))]
-    own_ns, copies_ns = float(nodes["host_ns"].sum()), float(copies["host_ns"].sum())
-    saves = host_saving_ns(case, own_ns + copies_ns)
-    if saves < LEAST_SHARE * case.latency_ns:
+    cost = host_cost(case, nodes)
+    if cost.saves_ns < LEAST_SHARE * case.latency_ns:
         return
     said = (
-        f"Nodes on the CPU provider ({len(nodes)}) take {milliseconds(own_ns)} of a call on the GPU, and Memcpy nodes "
-        f"that they cause ({len(copies)}) {milliseconds(copies_ns)}."
+        f"Nodes on the CPU provider ({len(nodes)}) take {milliseconds(cost.own_ns)} of a call on the GPU, and Memcpy "
+        f"nodes that they cause ({cost.copies}) {milliseconds(cost.copies_ns)}."
     )
     remedy = (
         "Export these nodes with operators and types that the CUDA provider implements, or move them to the ends of "
         "the graph."
     )
-    yield Finding.of(RULE, said, remedy, _with_neighbours(case, nodes), saves_ns=saves)
+    yield Finding.of(RULE, said, remedy, _with_neighbours(case, nodes), saves_ns=cost.saves_ns)
 
 
 def _with_neighbours(case: Case, nodes: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from workbench.diagnosis.findings.finding import Case, Finding
-from workbench.diagnosis.findings.placement import host_saving_ns, memcpy_nodes, on_cpu, quantised
+from workbench.diagnosis.findings.placement import host_cost, on_cpu, quantised
 from workbench.diagnosis.findings.wording import milliseconds
 
 RULE: Final = "int8-on-cpu"
@@ -20,20 +20,17 @@ def rule(case: Case) -> Iterator[Finding]:
     nodes = nodes[quantised(nodes["op_type"])] if len(nodes) else nodes
     if not len(nodes):
         return
-    copies = memcpy_nodes(case)
-    copies = copies[copies["cause"].isin(nodes["name"].astype(str))]
-    own_ns, copies_ns = float(nodes["host_ns"].sum()), float(copies["host_ns"].sum())
-    saves = host_saving_ns(case, own_ns + copies_ns)
-    if saves < LEAST_SHARE * case.latency_ns:
+    cost = host_cost(case, nodes)
+    if cost.saves_ns < LEAST_SHARE * case.latency_ns:
         return
     kinds = ", ".join(nodes.groupby("op_type", observed=True)["host_ns"].sum().sort_values(ascending=False).index)
     said = (
-        f"Quantised nodes ({len(nodes)}: {kinds}) run on the CPU provider and take {milliseconds(own_ns)} of a call, "
-        f"and Memcpy nodes that they cause ({len(copies)}) {milliseconds(copies_ns)}."
+        f"Quantised nodes ({len(nodes)}: {kinds}) run on the CPU provider and take {milliseconds(cost.own_ns)} of a "
+        f"call, and Memcpy nodes that they cause ({cost.copies}) {milliseconds(cost.copies_ns)}."
     )
     remedy = (
         "Leave these nodes in float16 or float32, quantise weights alone (int8-weights or int4-weights on the model in "
         "float), or run the quantised model with TensorRT."
     )
     evidence = nodes.sort_values("host_ns", ascending=False)[["name", "op_type", "dtype", "executions", "host_ns"]]
-    yield Finding.of(RULE, said, remedy, evidence, saves_ns=saves)
+    yield Finding.of(RULE, said, remedy, evidence, saves_ns=cost.saves_ns)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import onnx
 import pandas as pd
 
+from workbench.capture.subgraph import all_nodes, subgraphs
 from workbench.diagnosis.findings.finding import Case
 from workbench.diagnosis.situation import CPU_PROVIDER, MEMCPY
 
@@ -32,7 +33,7 @@ def edges(model: onnx.ModelProto | None) -> pd.DataFrame:
     Columns: `tensor`, `producer`, `producer_op_type`, `consumer`, `consumer_op_type`. A node with subgraphs consumes
     their outputs, such as the condition that a Loop reads after each iteration.
     """
-    nodes = [] if model is None else list(_flat(model.graph))
+    nodes = [] if model is None else list(all_nodes(model.graph))
     made = [(tensor, node.name, node.op_type) for node in nodes for tensor in node.output]
     used = [(tensor, node.name, node.op_type) for node in nodes for tensor in (*node.input, *_inner_outputs(node))]
     producers = pd.DataFrame(made, columns=["tensor", "producer", "producer_op_type"])
@@ -61,6 +62,25 @@ def memcpy_nodes(case: Case) -> pd.DataFrame:
     return table.sort_values("host_ns", ascending=False)[columns]
 
 
+class HostCost(NamedTuple):
+    """What nodes on the CPU cost the host in a call: their own time, the Memcpy nodes that they cause and their time,
+    and how much of both is saved at most.
+    """
+
+    own_ns: float
+    copies: int
+    copies_ns: float
+    saves_ns: float
+
+
+def host_cost(case: Case, nodes: pd.DataFrame) -> HostCost:
+    """The cost of some rows of `on_cpu`."""
+    copies = memcpy_nodes(case)
+    copies = copies[copies["cause"].isin(nodes["name"].astype(str))]
+    own_ns, copies_ns = float(nodes["host_ns"].sum()), float(copies["host_ns"].sum())
+    return HostCost(own_ns, len(copies), copies_ns, host_saving_ns(case, own_ns + copies_ns))
+
+
 def host_saving_ns(case: Case, host_ns: float) -> float:
     """What is saved at most when the host spends so much less on a call: never more than the device does not work.
 
@@ -82,19 +102,5 @@ def _copied(case: Case) -> pd.DataFrame:
     return (table.groupby(names).sum() / case.calls).rename_axis("name").reset_index()
 
 
-def _flat(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in _subgraphs(node):
-            yield from _flat(inner)
-
-
 def _inner_outputs(node: onnx.NodeProto) -> list[str]:
-    return [output.name for inner in _subgraphs(node) for output in inner.output]
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+    return [output.name for inner in subgraphs(node) for output in inner.output]

@@ -9,10 +9,9 @@ import pandas as pd
 
 from workbench.diagnosis.findings.finding import Case, Finding
 from workbench.diagnosis.situation import CPU_PROVIDER
+from workbench.runs.manifest import FELL_BACK
 
 RULE: Final = "silent-cpu"
-_FELL_BACK: Final = "Measured on the CPU, as allowed"
-"""How the note begins that a capture makes when the GPU's provider did not load."""
 _REMEDY: Final = (
     "Let `workbench doctor` say which library of the GPU's provider is missing, and set "
     "session.disable_cpu_ep_fallback so that the session fails instead of falling back."
@@ -27,7 +26,7 @@ def rule(case: Case) -> Iterator[Finding]:
         return
     if case.on_gpu:
         why = "although the device of the run is a GPU"
-    elif any(note.startswith(_FELL_BACK) for note in manifest.notes):
+    elif any(note.startswith(FELL_BACK) for note in manifest.notes):
         why = "because the GPU's provider did not load"
     elif manifest.imported is None and case.config.provider in ("cuda", "tensorrt"):
         why = f"although provider {case.config.provider!r} was asked for"

@@ -9,16 +9,13 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.attribution import NO_NODE, innermost_node
-from workbench.analysis.device_work import contains
-from workbench.analysis.tables import measured_calls, rows_of
 from workbench.diagnosis.diagnosis import detailed_pass
 from workbench.diagnosis.findings.finding import Case, Finding
+from workbench.diagnosis.findings.waits import waiting_calls
 
 RULE: Final = "sync-inside"
 LEAST_SHARE: Final = 0.02
 """Of T that the host waits before the last node; below, nobody would notice."""
-_WAITING_COPY: Final = "cudaMemcpy"  # the one without Async returns when the copy is done
-_COLUMNS: Final = ("call", "thread", "start_ns", "end_ns", "name")
 _KEY: Final = ["name", "op_type", "provider", "place"]
 
 
@@ -49,9 +46,7 @@ def waits_inside(case: Case) -> pd.DataFrame:
     nodes, pass_name = case.diagnosis.nodes, detailed_pass(case.manifest)
     if not case.on_gpu or pass_name is None or nodes is None or not len(nodes.executions):
         return pd.DataFrame()
-    made = rows_of(case.run, "launches", pass_name, _COLUMNS)
-    made = made[contains(made["name"], "Synchronize") | (made["name"] == _WAITING_COPY).to_numpy()]
-    made = made[made["call"].isin(measured_calls(case.run, pass_name)["call"])].sort_values("start_ns")
+    made = waiting_calls(case, pass_name)
     executions = nodes.executions[~nodes.executions["replayed"]].sort_values("start_ns")
     starts, ends = (made[edge].to_numpy(np.int64) for edge in ("start_ns", "end_ns"))
     node = innermost_node(starts + (ends - starts) // 2, made["thread"].to_numpy(np.int64), executions)
