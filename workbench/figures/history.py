@@ -66,7 +66,7 @@ def search_history(trials: pd.DataFrame, *, metric: str, unit: str, smaller_is_b
             )  # fmt: skip
     style(figure, _title(kept, so_far, len(trials), len(drawn), unit), height=320, left=70)
     fit_narrow(figure)
-    figure.update_xaxes(title_text="trial", nticks=8, tickformat="d")
+    figure.update_xaxes(tick0=0, dtick=max(1, -(-len(trials) // 10)), title_text="trial", tickformat="d")
     figure.update_yaxes(title_text=f"{text(metric_name(metric))} ({scale.unit})", **_axis(drawn["y"].to_numpy()))
     figure.update_layout(hovermode="closest")
     return figure
