@@ -1,23 +1,31 @@
 from __future__ import annotations
 
 import errno
-from math import erf
+from collections.abc import Callable
+from functools import cache
+from math import erf, prod
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pandas as pd
 import pytest
 from onnx import numpy_helper
 
 from workbench import zoo
-from workbench.errors import ConfigError, DiskFullError
+from workbench.analysis.work import count_work
+from workbench.errors import ConfigError, DiskFullError, ModelError
+from workbench.runs.ort_profile import read_ort_profile
 
 SMALL = {
     "compute": {"n": 32},
     "memory": {"elements": 1000, "depth": 19},
     "pcie": {"elements": 1000},
     "launch": {"nodes": 21, "width": 16},
+    "narrow": {"width": 40, "depth": 19},
+    "mlp": {"width": 24, "depth": 5},
+    "conv": {"channels": 4, "size": 6, "depth": 3},
     "encoder": {"layers": 2, "hidden": 24, "heads": 3, "feed_forward": 40, "vocabulary": 50, "positions": 12},
     "decoder": {"layers": 2, "hidden": 24, "heads": 3, "feed_forward": 40, "vocabulary": 50, "positions": 12},
 }
@@ -29,6 +37,7 @@ def session(model: onnx.ModelProto, options: ort.SessionOptions | None = None) -
     options = options or ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED  # layouts are the CPU's own
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
@@ -104,9 +113,9 @@ def test_sizing_parameter_scales_the_work() -> None:
     assert deep > shallow
 
 
-@pytest.mark.parametrize("name", ["compute", "memory", "pcie", "launch"])
-def test_optimiser_neither_folds_nor_fuses_the_four(name: str, tmp_path: Path) -> None:
-    model = zoo.build(name, **SMALL[name] | ({"dtype": "float32"} if name == "compute" else {}))
+@pytest.mark.parametrize("name", ["compute", "memory", "pcie", "launch", "narrow", "mlp", "conv"])
+def test_optimiser_neither_folds_nor_fuses_families_of_one_kind_of_work(name: str, tmp_path: Path) -> None:
+    model = zoo.build(name, **SMALL[name] | ({"dtype": "float32"} if name in ("compute", "mlp", "conv") else {}))
     assert optimised_ops(model, tmp_path) == [node.op_type for node in model.graph.node]
 
 
@@ -135,6 +144,99 @@ def test_pcie_sums_to_a_scalar() -> None:
     (y,) = session(zoo.build("pcie", elements=5)).run(None, {"x": np.arange(5, dtype=np.float32)})
     assert y.shape == ()
     assert y == 10
+
+
+@pytest.mark.parametrize("name", ["narrow", "mlp"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_rows_of_a_batch_do_not_meet(name: str, batch: int) -> None:
+    running = session(zoo.build(name, **SMALL[name] | ({"dtype": "float32"} if name == "mlp" else {})))
+    x = np.random.default_rng(8).standard_normal((batch, SMALL[name]["width"])).astype(np.float32)
+    (y,) = running.run(None, {"x": x})
+    assert y.shape == x.shape
+    for row in range(batch):
+        (alone,) = running.run(None, {"x": x[row : row + 1]})
+        np.testing.assert_allclose(y[row], alone[0], rtol=1e-4, atol=1e-5)
+    assert all(np.abs(y[row] - y[0]).max() > 0.1 for row in range(1, batch))
+
+
+def test_narrow_normalises_each_row() -> None:
+    model = zoo.build("narrow", width=64, depth=3)
+    w = weights(model)
+    x = np.random.default_rng(1).standard_normal((2, 64)).astype(np.float32) * 7 + 3
+    expected = x.astype(np.float64)
+    for _ in range(3):
+        centred = expected - expected.mean(axis=1, keepdims=True)
+        expected = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5) * w["scale"] + w["bias"]
+    np.testing.assert_allclose(session(model).run(None, {"x": x})[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 200])
+def test_mlp_chain_keeps_the_size_of_its_values(depth: int) -> None:
+    running = session(zoo.build("mlp", width=128, depth=depth))
+    (y,) = running.run(None, {"x": np.random.default_rng(1).standard_normal((4, 128)).astype(np.float16)})
+    assert 1e-3 < np.abs(y.astype(np.float64)).max() < 1e3
+
+
+def test_mlp_multiplies_by_its_weight() -> None:
+    model = zoo.build("mlp", width=16, depth=3, dtype="float32")
+    x = np.random.default_rng(1).standard_normal((5, 16)).astype(np.float32)
+    expected = x @ np.linalg.matrix_power(weights(model)["weight"], 3)
+    np.testing.assert_allclose(session(model).run(None, {"x": x})[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_default_weight_of_mlp_exceeds_the_cache_of_an_h200() -> None:
+    parameters = next(model for model in zoo.models() if model.name == "mlp").parameters
+    assert parameters["dtype"] == "float16"
+    assert 2 * parameters["width"] ** 2 > 50 * 2**20
+
+
+def work_of_one_call(model: onnx.ModelProto, shape: tuple[int, ...], tmp_path: Path) -> pd.DataFrame:
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    running = session(model, options)
+    running.run(None, {"x": np.ones(shape, np.float32)})
+    nodes = read_ort_profile(Path(running.end_profiling()), 0)["nodes"].to_pandas()
+    return count_work(nodes, model)
+
+
+@pytest.mark.parametrize("batch", [1, 48])
+def test_work_of_mlp_is_that_of_its_construction(batch: int, tmp_path: Path) -> None:
+    work = work_of_one_call(zoo.build("mlp", width=32, depth=5, dtype="float32"), (batch, 32), tmp_path)
+    assert work["tensor_flops"].sum() == 2 * batch * 5 * 32**2
+    assert work["read_bytes"].sum() == 5 * 4 * (32 * 32 + batch * 32)  # each product reads the weight again
+    assert work["written_bytes"].sum() == 5 * 4 * batch * 32
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+def test_work_of_narrow_is_that_of_its_construction(batch: int, tmp_path: Path) -> None:
+    work = work_of_one_call(zoo.build("narrow", width=32, depth=5), (batch, 32), tmp_path)
+    assert work["special_flops"].sum() == 5 * batch  # one reciprocal root a row
+    assert work["tensor_flops"].sum() == 0
+    # mean, difference, square, mean of squares, division, scale and bias touch each element once; and one epsilon a row
+    assert work["fp_flops"].sum() == 5 * (7 * batch * 32 + batch)
+    assert work["read_bytes"].sum() == 5 * 4 * (batch * 32 + 2 * 32)
+    assert work["written_bytes"].sum() == 5 * 4 * batch * 32
+
+
+def test_conv_chain_convolves_and_keeps_the_size_of_its_values() -> None:
+    model = zoo.build("conv", channels=8, size=12, depth=2, dtype="float32")
+    x = np.random.default_rng(1).standard_normal((2, 8, 12, 12)).astype(np.float32)
+    weight, expected = weights(model)["weight"], x.astype(np.float64)
+    for _ in range(2):
+        padded = np.pad(expected, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+        expected = np.einsum("bchwij,ocij->bohw", windows, weight)
+    (y,) = session(model).run(None, {"x": x})
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+    assert 0.3 < y.std() < 1.5
+
+
+def test_work_of_conv_is_that_of_its_construction(tmp_path: Path) -> None:
+    model = zoo.build("conv", channels=4, size=6, depth=3, dtype="float32")
+    work = work_of_one_call(model, (2, 4, 6, 6), tmp_path)
+    assert work["tensor_flops"].sum() == 3 * 18 * 4**2 * 2 * 36
+    assert work["written_bytes"].sum() == 3 * 4 * 2 * 4 * 36
 
 
 # A reference of the transformers in float64, from the weights by name.
@@ -249,6 +351,8 @@ def test_default_transformers_stay_below_120_mb(name: str) -> None:
         ("memory", {"elements": 2**31}, "whole number"),
         ("encoder", {"hidden": 100, "heads": 8}, "multiple of 'heads'"),
         ("decoder", {"heads": 7}, "multiple of 'heads'"),
+        ("narrow", {"seed": 1}, "known are depth, width"),
+        ("mlp", {"width": 40000}, "2 GiB"),
     ],
 )
 def test_mistakes_are_named(name: str, parameters: dict[str, int | str], hint: str) -> None:
@@ -289,42 +393,108 @@ def test_resnet50_is_there() -> None:
 
 
 @pytest.fixture(scope="module")
-def resnet50(tmp_path_factory) -> Path:
-    return zoo.write_resnet50(tmp_path_factory.mktemp("resnet") / "resnet50.onnx")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The file of a classifier, written once."""
+    folder = tmp_path_factory.mktemp("classifiers")
+    return cache(lambda name: zoo.write_classifier(name, folder / f"{name}.onnx"))
 
 
-def test_resnet50_is_the_same_network_with_real_weights(resnet50: Path) -> None:
-    model, light = onnx.load(resnet50), onnx.load(zoo.resnet50_path())
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(9).standard_normal((count, 3, 224, 224), dtype=np.float32)
+
+
+def shipped(name: str) -> onnx.GraphProto:
+    return onnx.load(zoo.resnet50_path().with_name(f"light_{name}.onnx")).graph
+
+
+@pytest.mark.parametrize("name", zoo.CLASSIFIERS)
+def test_classifier_is_the_same_network_with_real_weights(name: str, classifier: Callable[[str], Path]) -> None:
+    model, light = onnx.load(classifier(name)), shipped(name)
     onnx.checker.check_model(model, full_check=True)
-    computing = [node.op_type for node in light.graph.node if node.op_type != "ConstantOfShape"]
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 17)]
+    idle = ("ConstantOfShape", "Dropout")
+    computing = [node.op_type for node in light.node if node.op_type not in idle]
     assert [node.op_type for node in model.graph.node] == computing
-    held = weights(model)
-    # torchvision's resnet50 counts 25,557,032 parameters and, beside them, 2 statistics for each of 26,560 channels
-    assert sum(values.size for values in held.values()) == 25_557_032 + 2 * 26_560 + 2
-    assert all(values.std() > 0 for name, values in held.items() if values.size > 2)
-    variances = [held[node.input[4]] for node in model.graph.node if node.op_type == "BatchNormalization"]
-    assert min(values.min() for values in variances) > 0
+    given = {tensor.name: numpy_helper.to_array(tensor) for tensor in light.initializer}
+    shapes = {key: values.shape for key, values in given.items() if values.dtype == np.float32}
+    shapes |= {node.output[0]: tuple(given[node.input[0]]) for node in light.node if node.op_type == "ConstantOfShape"}
+    used = {key for node in light.node for key in node.input}
+    real = {key: values for key, values in weights(model).items() if key in shapes}
+    assert {key: values.shape for key, values in real.items()} == {key: shapes[key] for key in shapes.keys() & used}
+    assert all(values.std() > 0 for values in real.values())
+    variances = [real[node.input[4]] for node in model.graph.node if node.op_type == "BatchNormalization"]
+    assert min((values.min() for values in variances), default=1) > 0
 
 
-def test_resnet50_keeps_activations_of_order_one_and_tells_inputs_apart(resnet50: Path) -> None:
-    model = onnx.load(resnet50)
-    sums = [node.output[0] for node in model.graph.node if node.op_type == "Sum"]
-    logits = next(node.output[0] for node in model.graph.node if node.op_type == "Gemm")
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*sums, logits))
-    images = np.random.default_rng(9).standard_normal((2, 3, 224, 224), dtype=np.float32)
-    classes, *trunk, before = session(model).run(None, {model.graph.input[0].name: images})
-    assert len(trunk) == 16
-    assert all(0.5 < values.std() < 2 and np.abs(values).max() < 100 for values in trunk)  # far below float16's 65504
-    assert 0.5 < before.std() < 2
+@pytest.mark.parametrize(
+    ("name", "parameters", "channels"),
+    # torchvision's resnet50 and squeezenet1_1; batch normalisation holds 2 statistics for each channel beside them
+    [("resnet50", 25_557_032, 26_560), ("squeezenet", 1_235_496, 0)],
+)
+def test_classifier_has_the_published_number_of_parameters(
+    name: str, parameters: int, channels: int, classifier: Callable[[str], Path]
+) -> None:
+    tensors = onnx.load(classifier(name)).graph.initializer
+    counts = [prod(each.dims) for each in tensors if each.data_type == onnx.TensorProto.FLOAT]
+    assert sum(counts) == parameters + 2 * channels
+
+
+@pytest.mark.parametrize("name", zoo.CLASSIFIERS)
+def test_classifier_takes_any_batch(name: str, classifier: Callable[[str], Path]) -> None:
+    running = session(onnx.load(classifier(name)))
+    (image,), (output,) = running.get_inputs(), running.get_outputs()
+    assert image.shape == ["batch", 3, 224, 224]
+    assert output.shape[:2] == ["batch", 1000]
+    assert prod(output.shape[2:]) == 1
+    (three,) = running.run(None, {image.name: images(3)})
+    assert three.shape == (3, *output.shape[1:])
+    np.testing.assert_allclose(three.reshape(3, 1000).sum(axis=1), 1, rtol=1e-5)
+    (one,) = running.run(None, {image.name: images(3)[1:2]})
+    np.testing.assert_allclose(one, three[1:2], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet50", 16), ("shufflenet", 13), ("squeezenet", 26)])
+def test_classifier_keeps_activations_of_order_one_and_tells_inputs_apart(
+    name: str, blocks: int, classifier: Callable[[str], Path]
+) -> None:
+    model = onnx.load(classifier(name))
+    trunk = "Conv" if name == "squeezenet" else "Sum"  # its convolutions hold their normalisation
+    values = [node.output[0] for node in model.graph.node if node.op_type == trunk]
+    assert len(values) == blocks
+    logits = model.graph.node[-1].input[0]
+    model.graph.output.extend(onnx.ValueInfoProto(name=each) for each in (*values, logits))
+    classes, *found, before = session(model).run(None, {model.graph.input[0].name: images(2)})
+    assert all(0.5 < each.std() < 2 and np.abs(each).max() < 100 for each in found)  # far below float16's 65504
+    assert np.isfinite(before).all()
     assert (before[0] - before[1]).std() > 0.1 * before.std()
-    np.testing.assert_allclose(classes.sum(axis=1), 1, rtol=1e-5)
+    assert np.abs(np.log(classes[0] / classes[1])).max() > 0.1
+
+
+@pytest.mark.parametrize("name", [pytest.param("resnet50", marks=pytest.mark.slow), "shufflenet", "squeezenet"])
+def test_classifier_follows_its_seed(name: str, classifier: Callable[[str], Path], tmp_path: Path) -> None:
+    other = weights(onnx.load(zoo.write_classifier(name, tmp_path / "other.onnx", seed=1)))
+    first = weights(onnx.load(classifier(name)))
+    assert first.keys() == other.keys()
+    assert all((values != other[key]).mean() > 0.9 for key, values in first.items() if values.size > 5)
+    again = zoo.write_classifier(name, tmp_path / "again.onnx", seed=0)
+    assert again.read_bytes() == classifier(name).read_bytes()
 
 
 @pytest.mark.slow
-def test_resnet50_follows_its_seed(resnet50: Path, tmp_path: Path) -> None:
-    other = weights(onnx.load(zoo.write_resnet50(tmp_path / "other.onnx", seed=1)))
-    first = weights(onnx.load(resnet50))
-    assert first.keys() == other.keys()
-    assert all((values != other[name]).mean() > 0.9 for name, values in first.items() if values.size > 2)
-    again = zoo.write_resnet50(tmp_path / "again.onnx", seed=0)
-    assert again.read_bytes() == resnet50.read_bytes()
+def test_write_resnet50_writes_that_classifier(classifier: Callable[[str], Path], tmp_path: Path) -> None:
+    assert zoo.write_resnet50(tmp_path / "resnet50.onnx").read_bytes() == classifier("resnet50").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "hint"), [("squeeznet", 0, "did you mean 'squeezenet'"), ("shufflenet", -1, "from 0 to")]
+)
+def test_mistakes_about_classifiers_are_named(name: str, seed: int, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        zoo.write_classifier(name, tmp_path / "model.onnx", seed=seed)
+    assert not list(tmp_path.iterdir())
+
+
+def test_classifier_that_onnx_does_not_ship_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(ModelError, match=r"light_shufflenet\.onnx: reinstall"):
+        zoo.write_classifier("shufflenet", tmp_path / "model.onnx")

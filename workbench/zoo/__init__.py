@@ -14,9 +14,12 @@ import onnx
 
 from workbench.config.strict import nearest
 from workbench.errors import ConfigError, DiskFullError, ModelError
-from workbench.zoo import families, resnet, transformer
+from workbench.zoo import classifier, families, transformer
+from workbench.zoo.classifier import CLASSIFIERS
 
-__all__ = ["ZooModel", "build", "models", "resnet50_path", "write", "write_resnet50"]
+__all__ = [
+    "CLASSIFIERS", "ZooModel", "build", "models", "resnet50_path", "write", "write_classifier", "write_resnet50",
+]  # fmt: skip
 
 DTYPES: Final = ("float16", "float32")
 
@@ -60,6 +63,24 @@ _MODELS: Final = (
         binding="numpy",
     ),
     _family(families.launch, shows="launch", sized_by="nodes", summary="Many tiny nodes, each after the other."),
+    _family(
+        families.narrow,
+        shows="launch",
+        sized_by="width",
+        summary="A chain of row normalisations, one thread block a row; a batch of 1.",
+    ),
+    _family(
+        families.mlp,
+        shows="memory",
+        sized_by="width",
+        summary="Rows times one large weight, again and again; compute from a batch of hundreds.",
+    ),
+    _family(
+        families.conv,
+        shows="compute",
+        sized_by="channels",
+        summary="Convolutions 3×3 by one shared weight; from a batch that fills the GPU.",
+    ),
     _family(transformer.encoder, shows="launch", sized_by="layers", summary="A transformer encoder; a batch of 1."),
     _family(
         transformer.decoder,
@@ -72,7 +93,7 @@ _BY_NAME: Final = {model.name: model for model in _MODELS}
 
 
 def models() -> tuple[ZooModel, ...]:
-    """Every family that `build` knows, the four single-class ones first."""
+    """Every family that `build` knows, the families of one kind of work first."""
     return _MODELS
 
 
@@ -100,15 +121,23 @@ def write(name: str, path: str | os.PathLike[str], **parameters: int | str) -> P
     return _write(build(name, **parameters), Path(path))
 
 
-def write_resnet50(path: str | os.PathLike[str], seed: int = 0) -> Path:
-    """Write ResNet-50 (input [batch, 3, 224, 224] float32, 102 MB) with seeded weights atomically; return its path.
+def write_classifier(name: str, path: str | os.PathLike[str], seed: int = 0) -> Path:
+    """Write one of `CLASSIFIERS` (input [batch, 3, 224, 224] float32) with seeded weights atomically; return its path.
 
-    The architecture is that of `resnet50_path`, whose weights are constants; here outputs vary with the input, so that
-    they can be compared and calibrated on. Equal seeds give equal bytes on one kind of CPU. Raises `ModelError` when
-    the onnx package lacks the graph, and as `write` does.
+    ResNet-50 takes 102 MB, ShuffleNet 6 MB, SqueezeNet 5 MB. The architecture is that of the onnx package's graph,
+    whose weights are constants; here outputs vary with the input, so that they can be compared and calibrated on.
+    Equal seeds give equal bytes on one kind of CPU. Raises `ConfigError` on an unknown name, naming the nearest one,
+    `ModelError` when the onnx package lacks the graph, and as `write` does.
     """
-    _check("resnet50", "seed", seed, 0)
-    return _write(resnet.resnet50(onnx.load(resnet50_path()), seed), Path(path))
+    if name not in CLASSIFIERS:
+        raise ConfigError(f"The zoo has no classifier {name!r}: {nearest(name, CLASSIFIERS)}")
+    _check(name, "seed", seed, 0)
+    return _write(classifier.seeded(onnx.load(_light_path(name)), name, seed), Path(path))
+
+
+def write_resnet50(path: str | os.PathLike[str], seed: int = 0) -> Path:
+    """`write_classifier` of ResNet-50."""
+    return write_classifier("resnet50", path, seed)
 
 
 def _write(model: onnx.ModelProto, target: Path) -> Path:
@@ -133,7 +162,11 @@ def resnet50_path() -> Path:
 
     Its weights are constant fills: its values mean nothing, its shapes and its work are those of the real network.
     """
-    path = Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx"
+    return _light_path("resnet50")
+
+
+def _light_path(name: str) -> Path:
+    path = Path(onnx.__file__).parent / f"backend/test/data/light/light_{name}.onnx"
     if not path.is_file():
         raise ModelError(f"The installed onnx {onnx.__version__} ships no {path.name}: reinstall it from its wheel.")
     return path

@@ -1,4 +1,4 @@
-"""Four models, each of one kind of work: matrix products, memory traffic, copies, launches."""
+"""Models of one kind of work each: matrix products, memory traffic, copies, launches, an under-filled device."""
 
 from __future__ import annotations
 
@@ -62,4 +62,57 @@ def launch(*, nodes: int = 300, width: int = 64, seed: int = 0) -> onnx.ModelPro
         else:
             value = graph.node("Tanh", value, output=output)
     graph.output("y", [1, width])
+    return graph.model()
+
+
+def narrow(*, width: int = 65536, depth: int = 16) -> onnx.ModelProto:
+    """`depth` LayerNormalization over rows of `width` float32: a device with more multiprocessors than rows is idle.
+
+    ONNX Runtime's CUDA kernel gives each row one thread block (onnxruntime/core/providers/cuda/nn/layer_norm_impl.cu,
+    grid 1 × rows), so that a batch of b occupies at most b multiprocessors.
+    The scale is N(1, 0.02²) and the bias N(0, 0.02²), shared by all: with 1 and 0 the chain would equal its first node.
+    """
+    graph = GraphBuilder("narrow")
+    value = graph.input("x", ["batch", width])
+    scale = graph.normal("scale", [width], scale=0.02, mean=1.0)
+    bias = graph.normal("bias", [width], scale=0.02)
+    for layer in range(depth):
+        value = graph.node("LayerNormalization", value, scale, bias, output="y" if layer == depth - 1 else None)
+    graph.output("y", ["batch", width])
+    return graph.model()
+
+
+def mlp(*, width: int = 6144, depth: int = 16, dtype: str = "float16", seed: int = 0) -> onnx.ModelProto:
+    """`depth` products of a batch of rows with one width×width weight: 2·batch·depth·width² flops.
+
+    Each product reads the whole weight, which at the default width (75 MB in FP16) exceeds the L2 of an H200 (50 MB).
+    While the batch is far below the width, that is nearly all of its traffic: about `batch` flops a byte in FP16, so
+    that the batch decides on which side of the ridge of the roofline (Williams et al., 2009) the model lies.
+    The weight is N(0, 1/width), as in `compute`, and there is no activation between the products.
+    """
+    graph = GraphBuilder("mlp", dtype=dtype, seed=seed)
+    value = graph.input("x", ["batch", width])
+    weight = graph.normal("weight", [width, width], scale=width**-0.5)
+    for layer in range(depth):
+        value = graph.node("MatMul", value, weight, output="y" if layer == depth - 1 else None)
+    graph.output("y", ["batch", width])
+    return graph.model()
+
+
+def conv(
+    *, channels: int = 256, size: int = 112, depth: int = 8, dtype: str = "float16", seed: int = 0
+) -> onnx.ModelProto:
+    """`depth` convolutions 3×3 of ["batch", channels, size, size] by one shared weight, padded so that sizes stay:
+    18·channels² flops for each of batch·size² pixels and layer.
+
+    The weight is N(0, 1/(9·channels)), so that the variance of the values stays about that of the input.
+    """
+    graph = GraphBuilder("conv", dtype=dtype, seed=seed)
+    shape: list[int | str] = ["batch", channels, size, size]
+    value = graph.input("x", shape)
+    weight = graph.normal("weight", [channels, channels, 3, 3], scale=(9 * channels) ** -0.5)
+    for layer in range(depth):
+        output = "y" if layer == depth - 1 else None
+        value = graph.node("Conv", value, weight, output=output, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    graph.output("y", shape)
     return graph.model()
