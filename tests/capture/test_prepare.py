@@ -9,6 +9,7 @@ from workbench.capture.feeds import load_feeds
 from workbench.capture.prepare import CALIBRATION_SAMPLES, prepare
 from workbench.config import RunConfig
 from workbench.errors import FeedError
+from workbench.runs.writer import MODEL_GRAPH
 
 ENCODER = {"layers": 1, "hidden": 32, "heads": 2, "feed_forward": 32, "vocabulary": 50, "positions": 12}
 
@@ -36,7 +37,7 @@ def test_an_unchanged_model_is_run_where_it_lies(small_model, folder):
     assert not prepared.optimized
     assert (prepared.info.part, prepared.info.conversions, prepared.later_feeds) == (None, [], [])
     prepared.remove_files()
-    assert list(folder.iterdir()) == []
+    assert [file.name for file in folder.iterdir()] == [MODEL_GRAPH]
     assert small_model.is_file()
 
 
@@ -60,7 +61,7 @@ def test_conversions_follow_the_part_in_their_order(encoder, folder):
         "'optimized'",
     ]
     prepared.remove_files()
-    assert list(folder.iterdir()) == []
+    assert [file.name for file in folder.iterdir()] == [MODEL_GRAPH]
     assert prepared.model_path.is_file()  # in the cache
 
 
@@ -73,7 +74,7 @@ def test_later_shapes_get_feeds_of_the_same_seed(encoder, folder):
     alone = prepare(RunConfig(model=encoder, shapes=later[1]), folder)
     np.testing.assert_array_equal(load_feeds(alone.feeds_path)["input_ids"], found[1]["input_ids"])
     prepared.remove_files()
-    assert list(folder.iterdir()) == []
+    assert [file.name for file in folder.iterdir()] == [MODEL_GRAPH]
 
 
 def test_later_shapes_must_fit_the_model(small_model, folder):
@@ -85,7 +86,7 @@ def test_later_shapes_must_fit_the_model(small_model, folder):
 def test_static_quantization_sees_made_samples_and_says_how_many(small_model, folder):
     prepared = prepare(RunConfig(model=small_model, conversions=["int8_static"]), folder)
     assert prepared.notes[-1].endswith(f"calibration samples: {CALIBRATION_SAMPLES}.")
-    assert sorted(path.name for path in folder.iterdir()) == ["feeds.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == ["feeds.npz", MODEL_GRAPH]
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_nothing_but_the_run_is_left(recorded):
     assert beside == ["run"]
     tables = {"latency", "steps", "ranges", "nodes", "session_events"}
     assert {entry.name for entry in run.folder.iterdir()} == {
-        "manifest.json", "graph.onnx", *(f"{name}.parquet" for name in tables)
+        "manifest.json", "graph.onnx", "model.onnx", *(f"{name}.parquet" for name in tables)
     }  # fmt: skip
 
 
@@ -253,7 +253,10 @@ def test_a_rebatched_copy_and_the_made_inputs_are_removed(tmp_path, monkeypatch,
     assert run.manifest.model.feed_shapes == {"x": [3, 8]}
     assert json.loads(run.nodes["output_shapes"].iloc[0]) == [{"float": [3, 8]}]
     left = {path.name for path in run.folder.iterdir()}
-    assert not left & {"model.onnx", "feeds.npz", "passes"}
+    assert not left & {"rebatched.onnx", "feeds.npz", "passes"}
+    fed = run.model_graph.graph.input[0]
+    assert [size.dim_value for size in fed.type.tensor_type.shape.dim] == [3, 8]
+    assert not run.model_graph.graph.initializer
     assert Path(small_model).is_file()
 
 

@@ -15,16 +15,17 @@ from workbench.capture.feeds import Feeds, make_feeds, save_feeds
 from workbench.capture.model import has_fixed_batch, model_inputs, read_model, rebatch, sha256, type_and_shape
 from workbench.capture.part import WEIGHTS_FILE, cut_part
 from workbench.capture.resolve import Device
+from workbench.capture.skeleton import write_skeleton
 from workbench.config import Part, RunConfig
 from workbench.runs.manifest import ModelInfo, TensorInfo
-from workbench.runs.writer import full_disk_is_said
+from workbench.runs.writer import MODEL_GRAPH, full_disk_is_said
 
 DEFAULT_TIMEOUT_S: Final = 600.0
 
 CALIBRATION_SAMPLES: Final = 8
 """Made inputs that static quantization sees: the extremes of normal noise hardly move after a few."""
 
-_REBATCHED = "model.onnx"
+_REBATCHED = "rebatched.onnx"
 _FEEDS = "feeds.npz"
 
 
@@ -66,7 +67,7 @@ class _Work:
 def prepare(
     config: RunConfig, folder: Path, device: Device = "cpu", *, timeout_s: float | None = DEFAULT_TIMEOUT_S
 ) -> Prepared:
-    """Check the model, change it as the configuration says, and write the workers' files into `folder`.
+    """Check the model, change it as the configuration says, and write the workers' files and its graph into `folder`.
 
     The batch is set first, then feeds are made, the part is cut out, and the conversions follow in their order.
     device: where the model will run. timeout_s holds for the part and for each conversion. Raises `ModelError`,
@@ -99,6 +100,7 @@ def prepare(
         feed_shapes={name: list(array.shape) for name, array in work.feeds.items()},
         feed_dtypes={name: array.dtype.name for name, array in work.feeds.items()},
     )
+    write_skeleton(work.model, folder / MODEL_GRAPH)
     return Prepared(
         work.path, feeds_path, info, work.notes, later_paths, "optimized" in config.conversions, work.written
     )

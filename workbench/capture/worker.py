@@ -24,7 +24,7 @@ from workbench.capture.trace_log import RangeLog
 from workbench.errors import OutOfMemoryError, WorkbenchError
 from workbench.runs.calls import assign_calls
 from workbench.runs.schema import AGAIN, TABLES
-from workbench.runs.writer import full_disk_is_said, full_disk_is_suspected, write_table
+from workbench.runs.writer import GRAPH, full_disk_is_said, full_disk_is_suspected, write_table
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -224,6 +224,8 @@ class Worker:
         write_table(self.folder, "ranges", ranges.append_column("pass", [[self.spec.pass_name] * len(ranges)]))
 
     def _write_profile(self, session: Any, call_starts: Series, call_ends: Series) -> None:
+        import onnx
+
         from workbench.capture.skeleton import write_skeleton
         from workbench.runs.ort_profile import read_ort_profile
 
@@ -236,7 +238,10 @@ class Worker:
             at = table.column_names.index("call")
             placed = table.set_column(at, "call", pa.array(calls))
             write_table(self.folder, name, placed.append_column("pass", [["nodes"] * len(table)]))
-        write_skeleton(self.folder / "optimized.onnx", self.folder / "graph.onnx")
+        optimized = self.folder / "optimized.onnx"
+        write_skeleton(onnx.load_model(optimized, load_external_data=False), self.folder / GRAPH)
+        optimized.unlink()
+        optimized.with_name("weights.bin").unlink(missing_ok=True)
 
 
 def write_device_tables(

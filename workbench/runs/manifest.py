@@ -111,8 +111,9 @@ class LatencyInfo(_Part):
 class Ceilings(_Part):
     """Measured limits of the device. A limit that was not measured is None.
 
-    `flops_per_s` is keyed by unit and dtype: `tensor:float16`, `tensor:bfloat16`, `tensor:tf32`, `fp:float32`,
-    `special:float32`. Bandwidths are bytes per second; times are nanoseconds.
+    `flops_per_s` is keyed by unit and dtype: `tensor:float16`, `tensor:bfloat16`, `tensor:tf32`, `tensor:float32`
+    (matrix products without TF32), `fp:float32`, `special:float32`. Bandwidths are bytes per second; times are
+    nanoseconds.
     """
 
     flops_per_s: dict[str, float] = {}

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from workbench.errors import RunFolderError
 from workbench.runs.manifest import Manifest
 from workbench.runs.schema import SCHEMA_VERSION, TABLES
-from workbench.runs.writer import GRAPH, MANIFEST, to_table
+from workbench.runs.writer import GRAPH, MANIFEST, MODEL_GRAPH, to_table
 
 if TYPE_CHECKING:
     import onnx
@@ -154,15 +154,23 @@ class RunFolder:
     @cached_property
     def graph(self) -> onnx.ModelProto | None:
         """The optimised graph that ONNX Runtime executed, without weights; None when it was not saved."""
-        import onnx
+        return _graph(self.folder / GRAPH)
 
-        file = self.folder / GRAPH
-        return onnx.load_model(file, load_external_data=False) if file.is_file() else None
+    @cached_property
+    def model_graph(self) -> onnx.ModelProto | None:
+        """The graph that ONNX Runtime was given, without weights; None when it was not saved."""
+        return _graph(self.folder / MODEL_GRAPH)
 
     def __repr__(self) -> str:
         state = "" if self.manifest.complete else ", incomplete"
         where = f"{self.manifest.model.name} on {self.manifest.device.name}{state}"
         return f"<{type(self).__name__} {where}: {self.folder}>"
+
+
+def _graph(file: Path) -> onnx.ModelProto | None:
+    import onnx
+
+    return onnx.load_model(file, load_external_data=False) if file.is_file() else None
 
 
 def only_value(metadata: Any, column: str) -> object:

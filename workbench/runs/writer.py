@@ -19,6 +19,7 @@ from workbench.runs.schema import TABLES
 
 MANIFEST = "manifest.json"
 GRAPH = "graph.onnx"
+MODEL_GRAPH = "model.onnx"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PROBE_BYTES = 64 << 10  # more than a block of any file system
 
