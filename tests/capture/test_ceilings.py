@@ -285,7 +285,7 @@ def test_gpu_limits_find_their_names(monkeypatch):
     found = _cuda_collector(monkeypatch)
     assert found.shortest_kernel_ns == 900.0
     assert found.replay_gap_ns == 500.0
-    tensor = {"tensor:float16", "tensor:bfloat16", "tensor:tf32"}
+    tensor = {"tensor:float16", "tensor:bfloat16", "tensor:tf32", "tensor:float32"}
     assert set(found.flops_per_s) == tensor | {"fp:float32", "special:float32"}
     assert all(getattr(found, name) is not None for name in Ceilings.model_fields)
     assert found.flops_per_s["fp:float32"] == 5000.0  # the larger of MatMul's 4096 and the kernel's 5000
@@ -313,7 +313,7 @@ def test_one_refused_gpu_measurement_takes_no_other_with_it(monkeypatch):
 
 def test_older_tensor_cores_have_no_rate_for_types_they_lack(monkeypatch):
     found = _cuda_collector(monkeypatch, capability=(7, 5))
-    assert set(found.flops_per_s) == {"tensor:float16", "fp:float32", "special:float32"}
+    assert set(found.flops_per_s) == {"tensor:float16", "tensor:float32", "fp:float32", "special:float32"}
     assert any("8.0" in note for note in found.notes)
 
 

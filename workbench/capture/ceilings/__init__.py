@@ -84,14 +84,16 @@ def _measure_cuda(collector: Collector, backend: Backend, device: CudaDevice) ->
         ("tensor:float16", "float16 MatMul 8192³", "float16", 8192, "1"),
         ("tensor:bfloat16", "bfloat16 MatMul 8192³", "bfloat16", 8192, "1"),
         ("tensor:tf32", "TF32 MatMul 8192³", "float32", 8192, "1"),
-        ("fp:float32", "float32 MatMul 4096³ without TF32", "float32", 4096, "0"),
+        ("tensor:float32", "float32 MatMul 4096³ without TF32", "float32", 4096, "0"),
     ]
     if device.compute_capability < (8, 0):  # there ONNX Runtime would take other units in silence
         products = [row for row in products if row[0] not in ("tensor:bfloat16", "tensor:tf32")]
         collector.notes.append("Not measured: bfloat16 and TF32, which need compute capability 8.0 or newer.")
     for name, what, dtype, side, use_tf32 in products:
         rate = partial(ort_chains.matmul_flops_per_s, backend, dtype, side, cuda_options={"use_tf32": use_tf32})
-        collector.measure(name, what, rate)
+        found = collector.measure(name, what, rate)
+        if name == "tensor:float32":  # without TF32 the units of everything else do it
+            collector.keep("fp:float32", found, what)
     collector.measure("node_overhead_ns", "ONNX Runtime's cost per node", partial(ort_chains.node_overhead_ns, backend))
 
     for name, what, limit in (
