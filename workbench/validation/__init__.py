@@ -1,0 +1,1 @@
+"""The labelled set: runs whose class is known, on which the verdict is chosen and scored."""
