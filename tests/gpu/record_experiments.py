@@ -47,9 +47,9 @@ def models(folder: Path) -> dict[str, Path]:
 
 
 def false_alarms(out: Path, made: dict[str, Path]) -> None:
-    """20 experiments of a base against itself."""
+    """Experiments of a base against itself, six rounds each."""
     decoder = {"batch": 1, "dims": {"past_sequence": 128}}
-    kinds = {"launch": ({}, 8), "decoder": (decoder, 6), "resnet50": ({}, 6)}
+    kinds = {"launch": ({}, 4), "decoder": (decoder, 4), "resnet50": ({}, 4)}
     for name, (options, count) in kinds.items():
         config = RunConfig(model=str(made[name]), provider=DEVICE, binding="device", **options)
         for number in range(1 if CPU else count):

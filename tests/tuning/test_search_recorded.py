@@ -15,7 +15,7 @@ from workbench.tuning.trials import column_of
 
 DIMENSION_OF = {"batch": "batch", "callers": "concurrency", "binding": "binding", "precision": "conversions"}
 CHOICE_OF = {
-    "batch": {1: "base", 4: "batch-x4"},
+    "batch": {1: "base", **{size: f"batch-x{size}" for size in (4, 8, 16, 32, 64)}},
     "callers": {1: "base", 2: "concurrency-2", 4: "concurrency-4"},
     "binding": {"numpy": "base", "device": "io-binding-device", "graph": "cuda-graph"},
     "precision": {"tf32": "base", "float16": "float16"},
@@ -39,9 +39,8 @@ def ours(situation):
 
 @pytest.fixture(scope="module")
 def grid(h200_experiments):
-    """Every cell of batches 1 and 4, with the names that the space has for them."""
+    """Every cell, with the names that the space has for them."""
     rows = pd.read_csv(h200_experiments / "grid" / "grid.csv")
-    rows = rows[rows["batch"].isin(CHOICE_OF["batch"])]
     metrics = {name: column_of(name) for name in rows.columns if name.startswith("latency") or name == "throughput"}
     named = {DIMENSION_OF[name]: rows[name].map(names) for name, names in CHOICE_OF.items()}
     return rows.drop(columns=list(CHOICE_OF)).rename(columns={**metrics, "memory": "peak_device_bytes"}).assign(**named)
@@ -51,7 +50,7 @@ def grid(h200_experiments):
 @pytest.mark.parametrize("seed", range(5))
 def test_a_tenth_of_the_cells_finds_the_best(ours, grid, tmp_path, objective, seed):
     ranks, space = ours
-    assert space.size() == len(grid) == 36
+    assert space.size() == len(grid) == 108
     goal = Objective.parse(objective)
     serving = [each for each in ranks if purpose_of(goal.metric) in each.lever.serves]
     found = search(
@@ -61,5 +60,5 @@ def test_a_tenth_of_the_cells_finds_the_best(ours, grid, tmp_path, objective, se
     cells = grid[column_of(goal.metric.name)].dropna()
     value = found.best.metrics[goal.metric.name]
     reached = cells.min() / value if goal.metric.smaller_is_better else value / cells.max()
-    assert len([trial for trial in found.trials if trial.state != "impossible"]) <= 3
+    assert len([trial for trial in found.trials if trial.state != "impossible"]) <= len(grid) // 10
     assert reached >= AT_LEAST
