@@ -125,7 +125,8 @@ def measure_together(
                 continue
             progress(min(1.0, spent_s / budget.seconds))
             window_start, interval = _between_completions(starts, durations)
-            if spent_s >= budget.min_seconds and interval.relative_half_width <= budget.relative_ci:
+            enough = (starts >= window_start).sum() >= budget.min_calls and spent_s >= budget.min_seconds
+            if enough and interval.relative_half_width <= budget.relative_ci:
                 stopped_by = "precise"
             elif count > budget.max_calls:
                 stopped_by = "max calls"

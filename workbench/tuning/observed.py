@@ -14,6 +14,8 @@ from workbench.analysis.subject import WholeRun
 from workbench.analysis.tables import measured_calls
 
 CPU: Final = "CPUExecutionProvider"
+TRACED: Final = ("activity", "nodes")
+"""Passes that record device work, the one with less attached first."""
 _SHOWN: Final = 5  # names in a sentence
 _TRACERS: Final = ("cupti", "nsys")
 """Sources of kernels. The same function is spelt differently by each, as `(bool)1` and as `true`."""
@@ -41,8 +43,9 @@ def observed(base: WholeRun, variant: WholeRun) -> Observed:
     nodes, node_sentences, on_cpu = _nodes(_placed(base), _placed(variant))
     same_tracer = _tracers(base) == _tracers(variant)
     kernels, kernel_sentences = _kernels(kernel_times(base), kernel_times(variant), same_tracer)
-    copies, copy_sentences = _copies(host_copies(base), host_copies(variant))
-    replays, replay_sentences = _replays(_replay_count(base), _replay_count(variant))
+    traced = _traced_pass(base, variant)
+    copies, copy_sentences = _copies(host_copies(base, traced), host_copies(variant, traced))
+    replays, replay_sentences = _replays(_replay_count(base, traced), _replay_count(variant, traced))
     sentences = [*node_sentences, *kernel_sentences, *copy_sentences, *replay_sentences]
     return Observed(nodes, kernels, copies, replays, sentences, on_cpu)
 
@@ -105,13 +108,23 @@ def _per_call(times: KernelTimes, column: str) -> dict[str, int]:
     return {str(key): round(count / times.calls) for key, count in sums.items()}
 
 
-def host_copies(run: WholeRun) -> dict[str, int] | None:
-    """Bytes per measured call by direction and memory; None where the pass `activity` did not run."""
-    calls = measured_calls(run, "activity")["call"]
-    if not len(calls):
+def _traced_pass(*runs: WholeRun) -> str:
+    """The pass with the least attached that all runs made; where there is none, the first."""
+    made = (name for name in TRACED if all(len(measured_calls(run, name)) for run in runs))
+    return next(made, TRACED[0])
+
+
+def host_copies(run: WholeRun, pass_name: str | None = None) -> dict[str, int] | None:
+    """Bytes per measured call by direction and memory; None where the pass recorded no device work.
+
+    pass_name: by default the one with the least attached.
+    """
+    pass_name = pass_name or _traced_pass(run)
+    calls = measured_calls(run, pass_name)["call"]
+    if not len(calls) or not _tracers(run):
         return None
     copies = run.table("copies", ["pass", "call", "kind", "source", "target", "bytes"])
-    mine = copies[(copies["pass"] == "activity") & copies["call"].isin(calls) & copies["kind"].isin(["h2d", "d2h"])]
+    mine = copies[(copies["pass"] == pass_name) & copies["call"].isin(calls) & copies["kind"].isin(["h2d", "d2h"])]
     kinds = mine[["kind", "source", "target"]].astype(str)
     label = kinds["kind"] + " from " + kinds["source"] + " to " + kinds["target"]
     return {str(name): round(total / len(calls)) for name, total in mine.groupby(label)["bytes"].sum().items()}
@@ -119,17 +132,21 @@ def host_copies(run: WholeRun) -> dict[str, int] | None:
 
 def _copies(base: Mapping[str, int] | None, variant: Mapping[str, int] | None) -> tuple[bool | None, list[str]]:
     if base is None or variant is None:
-        return None, ["Host copies cannot be compared: one of the two runs has no pass `activity`."]
+        return None, ["Host copies cannot be compared: the two runs have no pass in common that recorded them."]
     changes = _changes(base, variant)
     return bool(changes), [f"Bytes per call copied: {changes}."] if changes else []
 
 
-def _replay_count(run: WholeRun) -> int | None:
-    calls = measured_calls(run, "activity")["call"]
-    if not len(calls):
+def _replay_count(run: WholeRun, pass_name: str) -> int | None:
+    """Replays in the measured calls of a pass: recorded whole, or as kernels that name their place in a graph."""
+    calls = measured_calls(run, pass_name)["call"]
+    if not len(calls) or not _tracers(run):
         return None
     graphs = run.table("graphs", ["pass", "call"])
-    return int(((graphs["pass"] == "activity") & graphs["call"].isin(calls)).sum())
+    whole = int(((graphs["pass"] == pass_name) & graphs["call"].isin(calls)).sum())
+    kernels = run.table("kernels", ["pass", "call", "correlation", "graph_node"])
+    inside = kernels[(kernels["pass"] == pass_name) & kernels["call"].isin(calls) & kernels["graph_node"].notna()]
+    return whole or len(inside[["call", "correlation"]].drop_duplicates())
 
 
 def _replays(base: int | None, variant: int | None) -> tuple[bool | None, list[str]]:

@@ -92,8 +92,9 @@ def float32_products(situation: Situation) -> str | None:
 
 
 def float32_model(situation: Situation) -> str | None:
-    """Weights or matrix work in float32."""
+    """Weights or matrix work in float32; in a model that has neither, the inputs."""
     found = set(situation.matrix_dtypes or ()) | set(situation.graph.weight_dtypes if situation.graph else ())
+    found = found or {each.type for each in situation.model.inputs}
     if "float32" in found or (situation.matrix_dtypes is None and situation.graph is None):
         return None
     return "Neither weights nor matrix work are in float32."
