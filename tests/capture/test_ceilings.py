@@ -26,6 +26,7 @@ from workbench.capture.ceilings import (
     ptx,
 )
 from workbench.capture.ceilings.collect import Collector
+from workbench.capture.ceilings.data_sheet import source_of
 from workbench.capture.ceilings.ort_chains import Backend
 from workbench.capture.ceilings.timing import durations_ns
 from workbench.errors import ConfigError, NoDriverError, SourceError, WorkerError, WorkerTimeoutError
@@ -378,3 +379,4 @@ def test_gpu_limits_agree_with_one_another():
     assert found.d2h_pinned_bytes_per_s >= 0.9 * found.d2h_pageable_bytes_per_s
     assert 0 < found.replay_gap_ns < found.node_overhead_ns
     assert 0 < found.shortest_kernel_ns < found.node_overhead_ns
+    assert source_of(found).state == "present"  # nothing that its own description rules out

@@ -75,5 +75,6 @@ def _count(node: NodeShapes) -> Work:
         return UNKNOWN
     try:
         return rule(node)
-    except (LookupError, ValueError, ZeroDivisionError):  # shapes that the operator cannot have had
+    except (LookupError, ValueError, TypeError, AttributeError, ZeroDivisionError):
+        # shapes or attributes that the operator cannot have had
         return UNKNOWN

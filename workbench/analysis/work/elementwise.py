@@ -35,10 +35,16 @@ COST_PER_ELEMENT: Final[dict[str, tuple[int, int]]] = {
     "Gelu": (4, 1),  # ½x(1 + erf(x · √½))
     "BiasGelu": (5, 1),  # Gelu(x + b)
     "FastGelu": (8, 1),  # ½x(1 + tanh(√(2/π)(x + 0.044715x³)))
+    "BiasSplitGelu": (7, 1),  # left half · Gelu(right half), the bias added to both
     "BiasAdd": (2, 0),  # x + bias + skip
     "QuantizeLinear": (3, 1),  # saturate(round(x / scale) + zero point)
     "DequantizeLinear": (2, 0),  # (x - zero point) · scale
     "DynamicQuantizeLinear": (5, 1),  # minimum and maximum of x, then QuantizeLinear
+    # of com.microsoft: DequantizeLinear of each operand, the operation, QuantizeLinear
+    "QLinearAdd": (8, 1),
+    "QLinearMul": (8, 1),
+    "QLinearLeakyRelu": (7, 1),
+    "QLinearSigmoid": (7, 3),
 }
 """(fp flops, special evaluations) per output element, counted on the formula of the ONNX or com.microsoft operator."""
 

@@ -47,7 +47,7 @@ def _log_softmax(node: NodeShapes) -> Work:
     return counted(node, "log softmax", fp=4 * elements - 2 * rows, special=elements + rows)
 
 
-def _layer_norm_flops(elements: int, rows: int, *, centred: bool, shifted: bool) -> tuple[int, int]:
+def layer_norm_flops(elements: int, rows: int, *, centred: bool, shifted: bool) -> tuple[int, int]:
     """(fp, special) of (x - mean) / √(var + ε) · γ + β.
 
     Mean n (n - r additions, r multiplications by 1 / m), subtraction n, square n, mean of squares n, ε r,
@@ -60,7 +60,7 @@ def _layer_norm(node: NodeShapes) -> Work:
     """LayerNormalization(x, γ, β): γ covers the normalised axes."""
     x, gamma = node.input(0), node.input(1)
     centred = node.op_type == "LayerNormalization"
-    fp, special = _layer_norm_flops(
+    fp, special = layer_norm_flops(
         x.elements, x.elements // gamma.elements, centred=centred, shifted=node.optional(2) is not None
     )
     return counted(node, "layer norm", fp=fp, special=special)
@@ -71,7 +71,7 @@ def _skip_layer_norm(node: NodeShapes) -> Work:
     x, gamma = node.input(0), node.input(2)
     simplified = node.op_type == "SkipSimplifiedLayerNormalization"
     beta, bias = (None, node.optional(3)) if simplified else (node.optional(3), node.optional(4))
-    fp, special = _layer_norm_flops(
+    fp, special = layer_norm_flops(
         x.elements, x.elements // gamma.elements, centred=not simplified, shifted=beta is not None
     )
     fp += x.elements * (1 + (bias is not None))
@@ -85,7 +85,7 @@ def _embed_layer_norm(node: NodeShapes) -> Work:
     """
     word, position, segment = node.input(2), node.input(3), node.optional(4)
     out, gamma = node.output(), node.input(5)
-    fp, special = _layer_norm_flops(
+    fp, special = layer_norm_flops(
         out.elements, out.elements // gamma.elements, centred=True, shifted=node.optional(6) is not None
     )
     fp += out.elements * (2 if segment is not None else 1)
@@ -105,7 +105,7 @@ def _batch_norm(node: NodeShapes) -> Work:
 def _instance_norm(node: NodeShapes) -> Work:
     """LayerNormalization over the spatial axes of each batch item and channel."""
     x, gamma = node.input(0), node.input(1)
-    fp, special = _layer_norm_flops(x.elements, x.shape[0] * gamma.elements, centred=True, shifted=True)
+    fp, special = layer_norm_flops(x.elements, x.shape[0] * gamma.elements, centred=True, shifted=True)
     return counted(node, "instance norm", fp=fp, special=special)
 
 
@@ -113,7 +113,7 @@ def _group_norm(node: NodeShapes) -> Work:
     """LayerNormalization over each batch item and group; com.microsoft fuses Swish and a skip with its bias."""
     x = node.input(0)
     groups = node.attribute("num_groups") if node.domain in ("", "ai.onnx") else node.attribute("groups")
-    fp, special = _layer_norm_flops(x.elements, x.shape[0] * groups, centred=True, shifted=True)
+    fp, special = layer_norm_flops(x.elements, x.shape[0] * groups, centred=True, shifted=True)
     if node.op_type == "SkipGroupNorm":
         fp += x.elements * sum(node.optional(slot) is not None for slot in (3, 4))
     if node.attribute("activation", 0):
@@ -138,6 +138,7 @@ _REDUCTIONS: Final[dict[str, tuple[int, int, int, int]]] = {
     "ReduceLogSumExp": (3, -1, 1, 1),  # maximum, subtraction, sum; exp; log; maximum added back
     "GlobalMaxPool": (1, -1, 0, 0),
     "GlobalAveragePool": (1, 0, 0, 0),
+    "QLinearGlobalAveragePool": (1, 3, 0, 0),  # and per output: multiply by the scale, round, zero point, saturate
 }
 
 
@@ -152,11 +153,18 @@ def _top_k(node: NodeShapes) -> Work:
     return counted(node, "top-k, lower bound", fp=node.input(0).elements)
 
 
+_AFTER_WINDOW: Final = {
+    "MaxPool": 0,
+    "NhwcMaxPool": 0,
+    "AveragePool": 1,  # multiplication by 1 / window
+    "QLinearAveragePool": 4,  # the same by the scale; round, add the zero point, saturate
+}
+
+
 def _pool(node: NodeShapes) -> Work:
-    """window - 1 operations per output element, and for the average a multiplication; padding is not subtracted."""
+    """window - 1 operations per output element, and what `_AFTER_WINDOW` says; padding is not subtracted."""
     window = math.prod(node.attribute("kernel_shape"))
-    per_output = window - 1 if node.op_type == "MaxPool" else window
-    return counted(node, "pooling", fp=per_output * node.output().elements)
+    return counted(node, "pooling", fp=(window - 1 + _AFTER_WINDOW[node.op_type]) * node.output().elements)
 
 
 def _local_response_norm(node: NodeShapes) -> Work:
@@ -183,6 +191,5 @@ RULES: Final[dict[str, Rule]] = {
     "LRN": _local_response_norm,
     **dict.fromkeys(_REDUCTIONS, _reduction),
     "TopK": _top_k,
-    "MaxPool": _pool,
-    "AveragePool": _pool,
+    **dict.fromkeys(_AFTER_WINDOW, _pool),
 }

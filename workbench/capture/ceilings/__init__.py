@@ -13,8 +13,10 @@ import onnxruntime as ort
 from workbench.capture.ceilings import cache, device_limits, ort_chains
 from workbench.capture.ceilings.child import measure_in_process
 from workbench.capture.ceilings.collect import Collector, Progress
+from workbench.capture.ceilings.data_sheet import bands_of, held_against
 from workbench.capture.ceilings.driver import CudaDevice
 from workbench.capture.ceilings.ort_chains import Backend, Kind
+from workbench.capture.machine import describe_device
 from workbench.errors import ConfigError
 from workbench.runs.manifest import Ceilings
 
@@ -27,8 +29,10 @@ def measure(
     """Measure the limits of CUDA device `device_id`, or of the CPU with `threads` intra-op threads.
 
     About 15 s for a GPU and 4 s for a CPU. A limit that cannot be measured is None, or missing from
-    `flops_per_s`, and `notes` say why. `progress` is called with the name of each measurement before it
-    starts. `threads` None leaves the number to ONNX Runtime, and does not matter for a GPU.
+    `flops_per_s`, and `notes` say why; so is one that the GPU's own description rules out, and what is
+    far below that description is noted (`data_sheet`). `progress` is called with the name of each
+    measurement before it starts. `threads` None leaves the number to ONNX Runtime, and does not matter
+    for a GPU.
 
     Raises `ConfigError` for an impossible argument or a device that is not there, `NoDriverError` where
     a GPU is asked for and no driver answers, and `SourceError` where the CUDA device cannot be opened.
@@ -39,8 +43,8 @@ def measure(
     if kind == "cuda":
         with CudaDevice(device_id) as device:
             _measure_cuda(collector, backend, device)
-    else:
-        _measure_cpu(collector, backend)
+        return held_against(collector.ceilings(key), bands_of(describe_device(kind, device_id), device_id))
+    _measure_cpu(collector, backend)  # a CPU says too little of itself to hold its limits against
     return collector.ceilings(key)
 
 
