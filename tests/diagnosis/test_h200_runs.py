@@ -32,13 +32,13 @@ RUNS = """
         ("launch_numpy", "launch"),
     ],
 )
-def test_families_get_the_class_they_are_made_for(h200, name, verdict):
-    assert load(h200 / name).diagnosis.verdict.name == verdict
+def test_families_get_the_class_they_are_made_for(recorded, name, verdict):
+    assert recorded(name).diagnosis.verdict.name == verdict
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_shares_sum_to_one_and_everything_is_attributed(h200, name):
-    run = load(h200 / name)
+def test_shares_sum_to_one_and_everything_is_attributed(recorded, name):
+    run = recorded(name)
     found = run.diagnosis
     assert run.manifest.complete
     assert abs(sum(found.shares.values()) - 1) < 1e-9
@@ -49,17 +49,17 @@ def test_shares_sum_to_one_and_everything_is_attributed(h200, name):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_pieces_of_every_traced_call_sum_to_its_wall_time(h200, name):
-    calls = call_times(load(h200 / name), "activity")
+def test_the_pieces_of_every_traced_call_sum_to_its_wall_time(recorded, name):
+    calls = call_times(recorded(name), "activity")
     parts = calls[["work_ns", "exposed_copy_ns", "host_ns", "launch_latency_ns", "sync_ns"]].sum(axis=1)
     assert (parts == calls["wall_ns"]).all()
 
 
 @pytest.mark.parametrize("model", ["launch_device", "resnet50_b1_device"])
-def test_cupti_and_nsight_systems_agree(h200, model):
+def test_cupti_and_nsight_systems_agree(recorded, model):
     counts, times = [], []
     for name in (model, f"{model}_nsys"):
-        run = load(h200 / name)
+        run = recorded(name)
         calls = measured_calls(run, "activity")["call"]
         kernels = rows_of(run, "kernels", "activity")
         counts.append(set(kernels[kernels["call"].isin(calls)].groupby("call").size()))
@@ -69,8 +69,8 @@ def test_cupti_and_nsight_systems_agree(h200, model):
     assert times[0] == pytest.approx(times[1], rel=0.05)
 
 
-def test_a_numpy_call_copies_its_inputs_and_outputs_from_pageable_memory(h200):
-    run = load(h200 / "compute_numpy")
+def test_a_numpy_call_copies_its_inputs_and_outputs_from_pageable_memory(recorded):
+    run = recorded("compute_numpy")
     copies = run.diagnosis.nodes.device
     copies = copies[copies["host_copy"]]
     assert set(copies["carries"]) == {"input x", "output y"}
@@ -78,27 +78,27 @@ def test_a_numpy_call_copies_its_inputs_and_outputs_from_pageable_memory(h200):
     assert set(run.copies.loc[copies["row"], "source"]) == {"pageable", "device"}
 
 
-def test_pinned_buffers_copy_faster_than_pageable_ones(h200):
+def test_pinned_buffers_copy_faster_than_pageable_ones(recorded):
     rates = {}
     for name in ("pcie_numpy", "pcie_pinned"):
-        run = load(h200 / name)
+        run = recorded(name)
         copies = rows_of(run, "copies", "activity")
         big = copies[(copies["kind"] == "h2d") & (copies["bytes"] == 1 << 28) & (copies["call"] > 0)]
         rates[name] = (big["bytes"] / (big["end_ns"] - big["start_ns"])).median()
     assert rates["pcie_pinned"] > 3 * rates["pcie_numpy"]
 
 
-def test_a_cuda_graph_removes_the_hosts_share_and_keeps_the_kernels(h200):
-    eager, replayed = (load(h200 / name).diagnosis for name in ("launch_device", "launch_device_graph"))
+def test_a_cuda_graph_removes_the_hosts_share_and_keeps_the_kernels(recorded):
+    eager, replayed = (recorded(name).diagnosis for name in ("launch_device", "launch_device_graph"))
     assert replayed.latency.median_ns < 0.5 * eager.latency.median_ns
     assert eager.sub_cause == "host"
     assert replayed.sub_cause == "under-filled"
     assert replayed.traced["replay_ns"] == pytest.approx(eager.traced["work_ns"], rel=0.1)
 
 
-def test_counters_agree_with_the_arithmetic_where_they_are_large(h200):
+def test_counters_agree_with_the_arithmetic_where_they_are_large(recorded):
     for name, counter in (("compute_device", "tensor cores active"), ("memory_device", "DRAM bandwidth")):
-        rows = {row.counter: row for row in load(h200 / name).diagnosis.corroboration}
+        rows = {row.counter: row for row in recorded(name).diagnosis.corroboration}
         assert rows[counter].agrees is True
         assert rows[counter].measured > 0.5
 
@@ -117,8 +117,8 @@ def test_float32_work_without_tf32_predicts_idle_tensor_cores(h200, tmp_path):
     assert predicted() == 0.0
 
 
-def test_missing_sources_lower_the_confidence_and_are_named(h200, tmp_path):
-    whole = load(h200 / "compute_device").diagnosis
+def test_missing_sources_lower_the_confidence_and_are_named(h200, recorded, tmp_path):
+    whole = recorded("compute_device").diagnosis
     folder = tmp_path / "run"
     shutil.copytree(h200 / "compute_device", folder)
     (folder / "nodes.parquet").unlink()
@@ -131,6 +131,10 @@ def test_missing_sources_lower_the_confidence_and_are_named(h200, tmp_path):
     assert any("nodes pass" in said for said in without_nodes.missing)
     for table in ("kernels", "copies", "memsets", "graphs", "launches"):
         (folder / f"{table}.parquet").unlink(missing_ok=True)
+    estimated = load(folder).diagnosis
+    assert 0 < estimated.confidence < whole.confidence
+    assert "Only latency" in estimated.verdict.reason
+    (folder / "samples.parquet").unlink()
     only_latency = load(folder).diagnosis
     assert only_latency.verdict.name == "inconclusive"
     assert only_latency.confidence == 0.0
@@ -159,8 +163,8 @@ def test_samples_are_the_recorded_runs(h200):
         assert {f.name: f.read_bytes() for f in ours.iterdir()} == {f.name: f.read_bytes() for f in theirs.iterdir()}
 
 
-def test_timestamps_are_epoch_nanoseconds_and_launches_come_before_their_kernels(h200):
-    run = load(h200 / "resnet50_b1_device_nsys")
+def test_timestamps_are_epoch_nanoseconds_and_launches_come_before_their_kernels(recorded):
+    run = recorded("resnet50_b1_device_nsys")
     for name in ("activity", "nodes"):
         launches = rows_of(run, "launches", name).drop_duplicates("correlation").set_index("correlation")["start_ns"]
         kernels = rows_of(run, "kernels", name)

@@ -7,19 +7,23 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from workbench.api import Run
 from workbench.diagnosis.diagnosis import diagnose
 from workbench.diagnosis.levers import lever
 from workbench.diagnosis.prediction import predict
 from workbench.diagnosis.shares import SHARES
+from workbench.diagnosis.situation import Situation
 from workbench.errors import ConfigError
 from workbench.report import facts
 from workbench.report.html import render_report, write_report
+from workbench.report.page import write_page
 from workbench.report.ranges import MOST_RANGES, nvtx_times, range_rows
 from workbench.report.redact import flat, without_folders
 from workbench.report.tables import step_rows
@@ -27,6 +31,8 @@ from workbench.report.text import MOST_LINES, summary
 from workbench.runs.imports import Selection, import_files
 from workbench.runs.manifest import DeviceInfo, PassInfo, SourceInfo
 from workbench.runs.reader import RunFolder
+
+Opened = Callable[[str], Run]
 
 HOSTILE = "</script><script>alert(1)</script>"
 SECTIONS = [
@@ -126,8 +132,20 @@ def page_of(run: RunFolder) -> Page:
 
 
 @pytest.fixture(scope="module")
-def page(h200: Path) -> Page:
-    return page_of(RunFolder(h200 / "compute_numpy"))
+def rendered(recorded: Opened) -> Callable[[str], str]:
+    """The report of the recorded run of a name, rendered once."""
+    return cache(lambda name: render_report(recorded(name), recorded(name).diagnosis))
+
+
+@pytest.fixture(scope="module")
+def pages(rendered: Callable[[str], str]) -> Callable[[str], Page]:
+    """The same, parsed."""
+    return cache(lambda name: Page(rendered(name)))
+
+
+@pytest.fixture(scope="module")
+def page(pages: Callable[[str], Page]) -> Page:
+    return pages("compute_numpy")
 
 
 def test_sections_stand_in_their_order(page: Page) -> None:
@@ -142,21 +160,15 @@ def test_every_figure_is_in_the_page_once(page: Page) -> None:
     assert [name for name in page.ids if name.startswith("figure-")] == [f"figure-{name}" for name in figures]
 
 
-def test_the_page_is_small_and_asks_for_nothing(h200: Path, page: Page) -> None:
-    run = RunFolder(h200 / "launch_device_nsys")
-    assert len(render_report(run, diagnose(run)).encode()) < LARGEST_BYTES
+def test_the_page_is_small_and_asks_for_nothing(rendered: Callable[[str], str], page: Page) -> None:
+    assert len(rendered("launch_device_nsys").encode()) < LARGEST_BYTES
     assert all(address.startswith("#") for address in page.addresses)
     assert {address[1:] for address in page.addresses} <= set(page.ids)
 
 
-def test_the_same_run_gives_the_same_page(h200: Path) -> None:
-    first, second = (RunFolder(h200 / "pcie_numpy") for _ in range(2))
-    assert render_report(first, diagnose(first)) == render_report(second, diagnose(second))
-
-
 @pytest.mark.parametrize("name", ["compute_numpy", "launch_device", "launch_device_graph", "decoder_device"])
-def test_shares_can_be_redone_by_hand_from_the_lines(h200: Path, name: str) -> None:
-    diagnosis = diagnose(RunFolder(h200 / name))
+def test_shares_can_be_redone_by_hand_from_the_lines(recorded: Opened, name: str) -> None:
+    diagnosis = recorded(name).diagnosis
     lines = facts.arithmetic(diagnosis, "cuda")
     used = [int(line.used.replace(",", "")) for line in lines]
     total = used[0]
@@ -192,34 +204,36 @@ def test_kernels_say_their_family_and_by_which_rule(page: Page) -> None:
     assert page.texts[at + 6] == "100 %"
 
 
-def test_kernels_stand_in_a_run_without_nodes_too(h200: Path) -> None:
-    found = page_of(WithoutNodes(h200 / "launch_device"))
+@pytest.fixture(scope="module")
+def page_without_nodes(h200: Path) -> Page:
+    return page_of(WithoutNodes(h200 / "launch_device"))
+
+
+def test_kernels_stand_in_a_run_without_nodes_too(page_without_nodes: Page) -> None:
+    found = page_without_nodes
     at = found.texts.index("GEMM")
     assert found.texts[at - 1].startswith("gemvx::kernel<")
     assert found.texts[at + 1] == "no"
     assert "5 measured calls of the activity pass" in found.text
 
 
-def test_the_last_row_sums_the_nodes_that_are_left_out(h200: Path) -> None:
-    run = RunFolder(h200 / "decoder_device")
-    found = page_of(run)
-    count = len(diagnose(run).nodes.nodes)  # type: ignore[union-attr]
-    assert f"{count - 25} other nodes" in found.texts
+def test_the_last_row_sums_the_nodes_that_are_left_out(recorded: Opened, pages: Callable[[str], Page]) -> None:
+    count = len(recorded("decoder_device").diagnosis.nodes.nodes)  # type: ignore[union-attr]
+    assert f"{count - 25} other nodes" in pages("decoder_device").texts
 
 
 def test_hostile_names_stay_text(h200: Path) -> None:
     run = Hostile(h200 / "compute_numpy")
-    rendered = render_report(run, diagnose(run))
-    assert "<script>alert" not in rendered
-    found = Page(rendered)
+    written = render_report(run, diagnose(run))
+    assert "<script>alert" not in written
+    found = Page(written)
     assert [name for name, _ in found.scripts] == ["plotly-js", "figures", None]
     assert HOSTILE in found.text
     assert "<script>" not in found.packed("figures")
 
 
-def test_a_policy_forbids_requests_and_foreign_scripts(h200: Path) -> None:
-    run = RunFolder(h200 / "pcie_numpy")
-    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', render_report(run, diagnose(run)))
+def test_a_policy_forbids_requests_and_foreign_scripts(rendered: Callable[[str], str]) -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', rendered("compute_numpy"))
     assert policy
     rules = dict(rule.strip().split(" ", 1) for rule in policy[1].replace("&#39;", "'").split(";"))
     assert rules["default-src"] == "'none'"
@@ -230,7 +244,7 @@ def test_a_policy_forbids_requests_and_foreign_scripts(h200: Path) -> None:
 def test_a_cpu_run_says_what_does_not_apply(h200: Path) -> None:
     run = WithoutGpu(h200 / "resnet50_b1_device")
     diagnosis = diagnose(run)
-    found = page_of(run)
+    found = Page(render_report(run, diagnosis))
     assert found.texts.count("not applicable") == 2
     assert "framework overhead" in found.text
     assert "launch" not in " ".join(share.name for share in facts.shares(diagnosis, "cpu"))
@@ -240,9 +254,8 @@ def test_a_cpu_run_says_what_does_not_apply(h200: Path) -> None:
     assert "the run is on the CPU" in found.text
 
 
-def test_a_run_without_nodes_says_what_would_provide_them(h200: Path) -> None:
-    run = WithoutNodes(h200 / "launch_device")
-    found = page_of(run)
+def test_a_run_without_nodes_says_what_would_provide_them(page_without_nodes: Page) -> None:
+    found = page_without_nodes
     assert found.text.count("the nodes pass provides this picture") == 2  # the timeline shows the activity pass
     assert set(json.loads(found.packed("figures"))) == {"shares", "timeline", "kernels", "latency", "samples"}
     assert "No space left for 'profile.json'." in found.text
@@ -290,22 +303,24 @@ class LatencyOnly(WithoutNodes):
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         found = super().table(name, columns)
-        return found[found["pass"] == "latency"]
+        return found[found["pass"] == "latency"] if name != "samples" else found.iloc[:0]
 
 
 def test_a_run_with_latency_alone_claims_nothing(h200: Path) -> None:
     run = LatencyOnly(h200 / "launch_device")
-    found = page_of(run)
+    diagnosis = diagnose(run)
+    found = Page(render_report(run, diagnosis))
     assert "inconclusive" in found.texts
     assert "there is nothing to recompute from" in found.text
     assert "No class is large and clear enough to name a lever." in found.text
-    assert "inconclusive" in summary(run, diagnose(run)).splitlines()[0]
+    assert "inconclusive" in summary(run, diagnosis).splitlines()[0]
 
 
 @pytest.fixture(scope="module")
 def imported(capture: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunFolder]:
     """Opens a capture under tests/data/captures as a run without nodes; `chosen` is the range to import."""
 
+    @cache
     def opened(name: str, chosen: str | None = None) -> RunFolder:
         folder = tmp_path_factory.mktemp("imported") / "run"
         return RunFolder(import_files([capture(f"{name}.sqlite")], folder, Selection(range=chosen)))
@@ -313,8 +328,13 @@ def imported(capture: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
     return opened
 
 
-def test_ranges_stand_between_nodes_and_kernels(imported: Callable[..., RunFolder]) -> None:
-    found = page_of(imported("nsight_h200_four_classes", "launch:measure"))
+@pytest.fixture(scope="module")
+def imported_page(imported: Callable[..., RunFolder]) -> Page:
+    return page_of(imported("nsight_h200_four_classes", "launch:measure"))
+
+
+def test_ranges_stand_between_nodes_and_kernels(imported_page: Page) -> None:
+    found = imported_page
     assert [name for name in found.ids if name in ("nodes", "ranges", "kernels")] == ["nodes", "ranges", "kernels"]
     assert "#ranges" in found.addresses
     at = found.texts.index("NVTX range")
@@ -344,12 +364,13 @@ def test_the_table_of_ranges_sums_to_all_kernels(imported: Callable[..., RunFold
     assert not lines[at + 6]
 
 
-@pytest.mark.parametrize("folder", ["launch_device", "launch_device_nsys", "resnet50_b1_graph"])
-def test_ranges_that_only_mark_phases_and_calls_are_left_out(h200: Path, folder: str) -> None:
-    run = RunFolder(h200 / folder)
-    assert nvtx_times(run) is None
-    assert "ranges" not in page_of(run).ids
-    assert "Longest ranges" not in summary(run, diagnose(run))
+@pytest.mark.parametrize("name", ["launch_device", "launch_device_nsys", "launch_device_graph"])
+def test_ranges_that_only_mark_phases_and_calls_are_left_out(
+    recorded: Opened, pages: Callable[[str], Page], name: str
+) -> None:
+    assert nvtx_times(recorded(name)) is None
+    assert "ranges" not in pages(name).ids
+    assert "Longest ranges" not in summary(recorded(name), recorded(name).diagnosis)
 
 
 class NamedRanges(RunFolder):
@@ -365,11 +386,12 @@ class NamedRanges(RunFolder):
 def test_names_of_ranges_are_escaped_and_shortened(imported: Callable[..., RunFolder]) -> None:
     run = NamedRanges(imported("nsight_h200_four_classes", "launch:measure").folder)
     run.name = f"{HOSTILE}\x1b[2J" + "x" * 500
-    rendered = render_report(run, diagnose(run))
-    assert "<script>alert" not in rendered
-    assert HOSTILE in Page(rendered).text
-    assert "x" * 100 not in Page(rendered).text
-    assert "\x1b" not in summary(run, diagnose(run))
+    diagnosis = diagnose(run)
+    written = render_report(run, diagnosis)
+    assert "<script>alert" not in written
+    assert HOSTILE in Page(written).text
+    assert "x" * 100 not in Page(written).text
+    assert "\x1b" not in summary(run, diagnosis)
 
 
 def test_the_range_that_marks_the_calls_is_no_reason_for_a_table(imported: Callable[..., RunFolder]) -> None:
@@ -400,32 +422,30 @@ def test_only_the_name_of_a_file_is_shown_from_the_configuration() -> None:
     assert flat(options) == {"model": "m.onnx", "feeds": "in.npz", "budget.seconds": "4.0"}
 
 
-def test_levers_leave_out_what_is_already_so(h200: Path) -> None:
-    without, with_graph = (page_of(RunFolder(h200 / name)) for name in ("launch_device", "launch_device_graph"))
+def test_levers_leave_out_what_is_already_so(pages: Callable[[str], Page]) -> None:
+    without, with_graph = (pages(name) for name in ("launch_device", "launch_device_graph"))
     assert lever("cuda-graph").title in without.texts
     assert lever("cuda-graph").title not in with_graph.texts
     assert lever("io-binding-device").title not in without.texts
 
 
-def test_a_lever_says_what_it_should_give_and_how_that_was_worked_out(h200: Path) -> None:
-    run = RunFolder(h200 / "pcie_numpy")
-    said = predict(lever("io-binding-device"), run)
-    found = page_of(run)
-    at = found.texts.index(lever("io-binding-device").title)
-    assert found.texts[at + 1] == said.why
-    assert found.texts[at + 4] == f"{said.ratio:.2f} ({said.low:.2f} to {said.high:.2f})"
+def test_a_lever_says_what_it_should_give_and_how_that_was_worked_out(
+    situation: Callable[[str], Situation], page: Page
+) -> None:
+    said = predict(lever("io-binding-device"), situation("compute_numpy"))
+    at = page.texts.index(lever("io-binding-device").title)
+    assert page.texts[at + 1] == said.why
+    assert page.texts[at + 4] == f"{said.ratio:.2f} ({said.low:.2f} to {said.high:.2f})"
 
 
-def test_an_imported_capture_gets_levers_without_predictions(imported: Callable[..., RunFolder]) -> None:
-    found = page_of(imported("nsight_h200_four_classes", "launch:measure"))
-    assert lever("cuda-graph").title in found.texts
-    assert "predicted T′ / T" not in found.texts
+def test_an_imported_capture_gets_levers_without_predictions(imported_page: Page) -> None:
+    assert lever("cuda-graph").title in imported_page.texts
+    assert "predicted T′ / T" not in imported_page.texts
 
 
 @pytest.mark.parametrize("name", ["compute_numpy", "launch_device_graph", "decoder_device", "resnet50_b64_device"])
-def test_summary_fits_a_terminal(h200: Path, name: str) -> None:
-    run = RunFolder(h200 / name)
-    diagnosis = diagnose(run)
+def test_summary_fits_a_terminal(recorded: Opened, name: str) -> None:
+    run, diagnosis = recorded(name), recorded(name).diagnosis
     lines = summary(run, diagnosis).splitlines()
     assert len(lines) <= MOST_LINES
     assert run.manifest.model.name in lines[0]
@@ -448,17 +468,19 @@ def test_summary_obeys_no_terminal_commands(h200: Path) -> None:
     assert "�[2Jgone" in text
 
 
-def test_the_report_is_written_whole(h200: Path, tmp_path: Path) -> None:
-    run = RunFolder(h200 / "pcie_numpy")
-    diagnosis = diagnose(run)
+def test_the_report_is_written_whole_and_is_the_same_each_time(
+    h200: Path, rendered: Callable[[str], str], tmp_path: Path
+) -> None:
+    run = RunFolder(h200 / "compute_numpy")
     target = tmp_path / "new" / "report.html"
-    assert write_report(run, diagnosis, target) == target
-    assert target.read_text(encoding="utf-8").endswith("</html>")
+    assert write_report(run, diagnose(run), target) == target
+    written = target.read_text(encoding="utf-8")
+    assert written.endswith("</html>")
+    assert written == rendered("compute_numpy")
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_report_that_cannot_be_written_says_so(h200: Path, tmp_path: Path) -> None:
-    run = RunFolder(h200 / "pcie_numpy")
+def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^The report cannot be written to .+: choose another file with --out\.$"):
-        write_report(run, diagnose(run), tmp_path)
+        write_page("a page", tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,10 @@ class WholeRun(RunLike, Protocol):
     def manifest(self) -> Manifest:
         """What was run, where, with what."""
 
+    @property
+    def model_graph(self) -> onnx.ModelProto | None:
+        """The graph that ONNX Runtime was given, without weights."""
+
 
 class Restricted:
     """A run of which only one process and one device are seen, in every table that has such a column.
@@ -41,6 +45,11 @@ class Restricted:
     def graph(self) -> onnx.ModelProto | None:
         """The optimised graph without weights."""
         return self._run.graph
+
+    @property
+    def model_graph(self) -> onnx.ModelProto | None:
+        """The graph that ONNX Runtime was given, without weights."""
+        return self._run.model_graph
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The table, or the columns chosen of it, without the rows of other processes and devices."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workbench.capture.ceilings.child import measure_in_process
+from workbench.capture.ceilings.data_sheet import doubts, source_of
 from workbench.capture.machine import describe_device, software_versions
 from workbench.capture.passes import Pass, PassRunner, Progress
 from workbench.capture.prepare import prepare
@@ -177,7 +178,8 @@ def _ceilings(recording: _Recording) -> Ceilings:
             threads=runner.config.intra_op_threads,
             timeout_s=runner.timeout_s,
         )
-        recording.sources["ceilings"] = SourceInfo(state="present")
+        recording.sources["ceilings"] = source_of(ceilings)
+        recording.notes += doubts(ceilings)
     except WorkbenchError as error:
         recording.sources["ceilings"] = SourceInfo(state="failed", reason=str(error))
         ceilings = Ceilings(notes=[str(error)])

@@ -52,8 +52,10 @@ def steady_counters(run: Tables) -> dict[str, float]:
 def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> list[Corroboration]:
     """Predictions against counters, for tensor cores, DRAM and PCIe; empty without counters.
 
-    Tensor: flops over their own peak and T. DRAM: compulsory bytes over the measured bandwidth and T; caches make the
-    measured traffic smaller, re-reads make it larger. PCIe: bytes of the copies in a call over T and pinned bandwidth.
+    Tensor: flops over their own peak and T. DRAM: compulsory bytes of nodes and host copies over the measured
+    bandwidth and T; caches make the measured traffic smaller, re-reads make it larger, and the counter is a
+    fraction of the theoretical bandwidth, of which copies reach 0.89 (H200). PCIe: bytes of the copies in a call
+    over T and pinned bandwidth.
     """
     measured = steady_counters(run)
     if not measured or nodes is None or manifest.latency is None or not nodes.calls:
@@ -67,6 +69,7 @@ def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> lis
         found.append(Corroboration(name, predicted, fraction, agrees, supports))
 
     table = nodes.nodes
+    copied = float(nodes.device.loc[nodes.device["host_copy"], "bytes"].sum()) / nodes.calls
     counted = bool(table["tensor_flops"].notna().any())  # without it a prediction of 0 would only mean "unknown"
     if "tensor_active_percent" in measured and counted:
         rates = table["dtype"].map(_tensor_core_peaks(manifest)).astype(float)
@@ -77,7 +80,7 @@ def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> lis
             "compute",
         )
     if "dram_active_percent" in measured and ceilings.memory_bytes_per_s and counted:
-        moved = float(table[["read_bytes", "written_bytes"]].sum().sum())
+        moved = float(table[["read_bytes", "written_bytes"]].sum().sum()) + copied
         add(
             "DRAM bandwidth",
             moved / ceilings.memory_bytes_per_s / seconds,
@@ -86,7 +89,6 @@ def corroborate(run: Tables, manifest: Manifest, nodes: NodeTimes | None) -> lis
         )
     if ceilings.h2d_pinned_bytes_per_s:
         link = ceilings.h2d_pinned_bytes_per_s
-        copied = float(nodes.device.loc[nodes.device["host_copy"], "bytes"].sum()) / nodes.calls
         if "pcie_rx_bytes_per_s" in measured:
             seen = (measured["pcie_rx_bytes_per_s"] + measured.get("pcie_tx_bytes_per_s", 0.0)) / link
             add("PCIe traffic", copied / seconds / link, seen, "pcie")

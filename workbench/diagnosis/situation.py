@@ -13,7 +13,8 @@ from onnx import helper
 
 from workbench.capture.subgraph import all_nodes
 from workbench.config import RunConfig
-from workbench.diagnosis.diagnosis import Diagnosis, diagnose
+from workbench.diagnosis.diagnosis import diagnose
+from workbench.diagnosis.result import Diagnosis
 from workbench.diagnosis.trace import CallTrace, trace_calls
 from workbench.errors import ConfigError
 from workbench.runs.manifest import Ceilings, DeviceInfo, Manifest, ModelInfo

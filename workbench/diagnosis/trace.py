@@ -13,7 +13,8 @@ from workbench.analysis.device_work import call_times, device_work
 from workbench.analysis.filling import LAUNCH_CONFIGURATION, filling
 from workbench.analysis.intervals import Intervals, difference, union
 from workbench.analysis.tables import Tables, measured_calls
-from workbench.diagnosis.diagnosis import ACTIVITY_PASS, Diagnosis, detailed_pass
+from workbench.diagnosis.passes import ACTIVITY_PASS, detailed_pass
+from workbench.diagnosis.result import Diagnosis
 from workbench.runs.reader import RunFolder
 
 Calls = NDArray[np.float64]

@@ -6,7 +6,7 @@ import re
 from typing import Final, NamedTuple
 
 from workbench.analysis.thresholds import CONFIDENCE_DRAWS
-from workbench.diagnosis.diagnosis import Diagnosis
+from workbench.diagnosis.result import Diagnosis
 from workbench.diagnosis.shares import SHARES, Pieces
 from workbench.diagnosis.verdict import INCONCLUSIVE
 from workbench.figures.classes import COLOURS, label
@@ -65,12 +65,15 @@ def card(diagnosis: Diagnosis, manifest: Manifest) -> Card:
         name, colour = label(verdict.name, kind), COLOURS[verdict.name]
     else:
         name, colour = verdict.name, COLOURS["other"]
-    confidence = (
-        f"The verdict holds in {format_percent(diagnosis.confidence)} of {CONFIDENCE_DRAWS:,} perturbed recomputations "
-        "(not yet calibrated on labelled runs)."
-        if diagnosis.pieces is not None
-        else "No confidence can be given: there is nothing to recompute from."
-    )
+    if diagnosis.pieces is not None:
+        confidence = (
+            f"The verdict holds in {format_percent(diagnosis.confidence)} of {CONFIDENCE_DRAWS:,} perturbed "
+            "recomputations (not yet calibrated on labelled runs)."
+        )
+    elif diagnosis.confidence:
+        confidence = f"Confidence {format_percent(diagnosis.confidence)}: an estimate, of which no trace says more."
+    else:
+        confidence = "No confidence can be given: there is nothing to recompute from."
     return Card(
         name=name,
         colour=colour,

@@ -153,12 +153,18 @@ class RunFolder:
 
     @cached_property
     def graph(self) -> onnx.ModelProto | None:
-        """The optimised graph that ONNX Runtime executed, without weights; None when it was not saved."""
+        """The optimised graph that ONNX Runtime executed, without weights; None when it was not saved.
+
+        Raises `RunFolderError` when the file is damaged.
+        """
         return _graph(self.folder / GRAPH)
 
     @cached_property
     def model_graph(self) -> onnx.ModelProto | None:
-        """The graph that ONNX Runtime was given, without weights; None when it was not saved."""
+        """The graph that ONNX Runtime was given, without weights; None when it was not saved.
+
+        Raises `RunFolderError` when the file is damaged.
+        """
         return _graph(self.folder / MODEL_GRAPH)
 
     def __repr__(self) -> str:
@@ -169,8 +175,14 @@ class RunFolder:
 
 def _graph(file: Path) -> onnx.ModelProto | None:
     import onnx
+    from google.protobuf.message import DecodeError
 
-    return onnx.load_model(file, load_external_data=False) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return onnx.load_model(file, load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise RunFolderError(f"The graph {file} is damaged ({error}): record or copy the run again.") from None
 
 
 def only_value(metadata: Any, column: str) -> object:

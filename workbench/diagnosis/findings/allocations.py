@@ -9,10 +9,10 @@ import numpy as np
 
 from workbench.analysis.intervals import union
 from workbench.analysis.tables import measured_calls, rows_of
-from workbench.diagnosis.diagnosis import ACTIVITY_PASS, detailed_pass
 from workbench.diagnosis.findings.finding import Case, Finding
 from workbench.diagnosis.findings.placement import host_saving_ns
 from workbench.diagnosis.findings.wording import milliseconds
+from workbench.diagnosis.passes import ACTIVITY_PASS, detailed_pass
 
 RULE: Final = "allocations"
 LEAST_SHARE: Final = 0.02

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from workbench.diagnosis.diagnosis import Diagnosis
 from workbench.diagnosis.findings import (
     allocations,
     cold_start,
@@ -37,6 +36,7 @@ from workbench.diagnosis.findings import (
     weights_reread,
 )
 from workbench.diagnosis.findings.finding import Case, Finding, Rule
+from workbench.diagnosis.result import Diagnosis
 from workbench.runs.reader import RunFolder
 
 RULES: Final[tuple[Rule, ...]] = tuple(

@@ -11,8 +11,8 @@ import pandas as pd
 
 from workbench.analysis.call_windows import connected
 from workbench.analysis.tables import measured_calls
-from workbench.diagnosis.diagnosis import detailed_pass, timed_pass
 from workbench.diagnosis.findings.finding import Case, Finding
+from workbench.diagnosis.passes import detailed_pass, timed_pass
 
 RULE: Final = "concurrency-no-scaling"
 IN_FLIGHT: Final = 1.5

@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workbench.analysis.attribution import NO_NODE, innermost_node
-from workbench.diagnosis.diagnosis import detailed_pass
 from workbench.diagnosis.findings.finding import Case, Finding
 from workbench.diagnosis.findings.placement import host_saving_ns
 from workbench.diagnosis.findings.waits import waiting_calls
 from workbench.diagnosis.findings.wording import milliseconds
+from workbench.diagnosis.passes import detailed_pass
 from workbench.diagnosis.situation import CONTROL_FLOW
 
 RULE: Final = "control-flow-sync"

@@ -11,9 +11,9 @@ import pandas as pd
 
 from workbench.analysis.cold_start import cold_start
 from workbench.config import RunConfig
-from workbench.diagnosis.diagnosis import Diagnosis
 from workbench.diagnosis.findings.node_kernels import node_kernels
 from workbench.diagnosis.levers import Situation, situation_of
+from workbench.diagnosis.result import Diagnosis
 from workbench.runs.manifest import Manifest
 from workbench.runs.reader import RunFolder
 

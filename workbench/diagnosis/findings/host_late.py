@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from workbench.diagnosis.diagnosis import detailed_pass
 from workbench.diagnosis.findings.finding import Case, Finding
 from workbench.diagnosis.levers import lever
+from workbench.diagnosis.passes import detailed_pass
 
 RULE: Final = "host-late"
 LEAST_SHARE: Final = 0.10

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.attribution import NO_NODE, innermost_node
-from workbench.diagnosis.diagnosis import detailed_pass
 from workbench.diagnosis.findings.finding import Case, Finding
 from workbench.diagnosis.findings.waits import waiting_calls
+from workbench.diagnosis.passes import detailed_pass
 
 RULE: Final = "sync-inside"
 LEAST_SHARE: Final = 0.02

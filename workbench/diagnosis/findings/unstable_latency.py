@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.analysis.tables import measured_calls
-from workbench.diagnosis.diagnosis import timed_pass
 from workbench.diagnosis.findings.finding import Case, Finding
+from workbench.diagnosis.passes import timed_pass
 
 RULE: Final = "unstable-latency"
 FEWEST_CALLS: Final = 100
