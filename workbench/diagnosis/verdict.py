@@ -24,6 +24,11 @@ class Verdict:
     pair: tuple[str, str] | None
     reason: str
 
+    @property
+    def label(self) -> str:
+        """In one word: a class, `a+b` for a pair in alphabetical order, or `inconclusive`."""
+        return _AND.join(sorted(self.pair)) if self.pair is not None else self.name
+
 
 def labels(shares: dict[str, Any]) -> NDArray[np.str_]:
     """The rule, for one set of shares or for many draws: str[draws], a class, `a+b` for a pair, or `inconclusive`.

@@ -1,0 +1,94 @@
+"""The labelled set as it was recorded: each cell with its run, its label and the times of its group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from workbench.diagnosis.levers import Situation, situation_of
+from workbench.errors import RunFolderError
+from workbench.runs.reader import RunFolder
+from workbench.tuning.store import BLOCKS, load_blocks
+from workbench.validation.cells import MORE, Group, cell_name, groups
+from workbench.validation.labels import Label, label_of
+from workbench.validation.ratios import Timed, medians_ns, pooled_spread
+from workbench.validation.record import ROUNDS, RUNS
+
+USUAL_SPREAD: Final = 0.10
+"""Of the logarithm of a ratio, where the set has too few rounds to tell its own: ratios of processes on an H200 host
+differed by 0.01 to 0.19 between rounds (14 arms of 5 or 6 processes)."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One labelled run. timed: of its group, with the arms of the group that has `MORE` times its batch."""
+
+    name: str
+    group: Group
+    arm: str
+    run: RunFolder
+    situation: Situation
+    timed: Timed
+    label: Label
+
+    @property
+    def verdict(self) -> str:
+        """The verdict of its run, with all sources: a class, `a+b` or `inconclusive`."""
+        diagnosis = self.situation.diagnosis
+        assert diagnosis is not None
+        return diagnosis.verdict.label
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """The cells that were recorded. spread: standard deviation of the logarithm of a ratio within a round, NaN where
+    too few rounds were measured to know it; lacking: cells of the set that are not there.
+    """
+
+    cells: list[Cell]
+    spread: float
+    lacking: list[str]
+
+    @classmethod
+    def open(cls, folder: Path, chosen: Sequence[Group] | None = None) -> LabelledSet:
+        """Read what `record_set` left; raises `RunFolderError` where there is none of it."""
+        known = list(groups() if chosen is None else chosen)
+        times = {
+            group.name: medians_ns(load_blocks(folder / ROUNDS / group.name))
+            for group in known
+            if (folder / ROUNDS / group.name / BLOCKS).is_file()
+        }
+        if not times:
+            raise RunFolderError(f"{folder} holds no labelled set: record one with `workbench validate --live`.")
+        spread = pooled_spread(list(times.values()))
+        cells, lacking = [], []
+        for group in known:
+            timed = Timed(
+                {**_more(group, known, times), **times.get(group.name, {})},
+                USUAL_SPREAD if math.isnan(spread) else spread,
+            )
+            for arm in group.cells:
+                name = cell_name(group.name, arm)
+                if (folder / RUNS / name).is_dir() and group.name in times:
+                    run = RunFolder(folder / RUNS / name)
+                    situation = situation_of(run)
+                    label = label_of(group, arm, situation, timed)
+                    cells.append(Cell(name, group, arm, run, situation, timed, label))
+                else:
+                    lacking.append(name)
+        return cls(cells, spread, lacking)
+
+
+def _more(
+    group: Group, known: Sequence[Group], times: Mapping[str, Mapping[str, Mapping[int, float]]]
+) -> dict[str, Mapping[int, float]]:
+    """The graph of the group that has `MORE` times the batch, as this group's `graph-more`."""
+    batch = group.options.get("batch", 1)
+    for other in known:
+        same = other.family == group.family and other.recipe == group.recipe
+        if same and other.options.get("batch", 1) == MORE * batch and "graph" in times.get(other.name, {}):
+            return {"graph-more": times[other.name]["graph"]}
+    return {}
