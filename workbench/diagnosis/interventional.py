@@ -8,28 +8,32 @@ share here is `factor` · (1 - T' / T), with T' and T the times of an item with 
 - launch, under-filled: k times the batch costs nothing where the device was empty and k times as much where it was
   full: k / (k - 1). Weights that are read once for all items count as not growing, too.
 - compute: TF32 off divides the peak of float32 products by r and leaves the bytes alone: -1 / (r - 1).
-- memory: fewer bytes for the same arithmetic: 1 / (1 - bytes' / bytes).
+
+No option takes bytes away and leaves the kernels as they are: on an H200 conversions to float16 and to 8-bit weights of
+graphs that memory limits gave a fifth to two thirds of what their bytes promise, or cost time. So memory, and compute
+where no products are in float32, is what the other classes leave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-import pandas as pd
-
 from workbench.diagnosis.levers import lever as lever_named
 from workbench.diagnosis.levers.entry import Lever
-from workbench.diagnosis.prediction.arithmetic import halved, packed
 from workbench.diagnosis.prediction.formula import Unpredictable
-from workbench.diagnosis.shares import Pieces
+from workbench.diagnosis.shares import CLASSES, Pieces
 from workbench.diagnosis.situation import Situation
 
 TOLERANCE: Final[Mapping[str, float]] = {"pcie": 0.10, "launch": 0.10, "compute": 0.15, "memory": 0.15}
 """How far a traced share may lie from the interventional one. Products of small or odd shapes do not slow down by the
-ratio of the peaks, nor do kernels for other types keep their distance from the bandwidth: these get more."""
+ratio of the peaks, and what is left inherits the errors of the others: these get more."""
+
+EXCLUSION: Final = "what is left"
+MOST_OVER_FLOOR: Final = 3.0
+"""Kernels of a graph that another class limits hide their own work behind it, or take a few times their floor."""
+_FLOORS: Final = {"compute": "compute_bound_ns", "memory": "memory_bound_ns"}
 
 MORE_ITEMS: Final = 4
 """Times the batch in the intervention on under-filled time."""
@@ -60,7 +64,10 @@ class Intervention:
 
 @dataclass(frozen=True)
 class InterventionalShare:
-    """One class's share of T from an intervention beside the traced one, all fractions of T; low, high: interval."""
+    """One class's share of T from an intervention beside the traced one, all fractions of T.
+
+    lever: by name, or `EXCLUSION`. low, high: the interval. why: the arithmetic.
+    """
 
     share: str
     lever: str
@@ -147,24 +154,43 @@ def tf32_ratio(situation: Situation) -> float:
     return peaks["tensor:tf32"] / slow
 
 
-def _fewer_bytes(rework: Callable[[Situation, pd.DataFrame], pd.DataFrame]) -> Callable[[Situation], float]:
-    """1 / (1 - bytes' / bytes) of the nodes that memory limits."""
+def by_exclusion(share: str, situation: Situation, others: Sequence[InterventionalShare]) -> InterventionalShare:
+    """What is left of T for memory or compute: 1 less what interventions give the other classes.
 
-    def factor(situation: Situation) -> float:
-        diagnosis = situation.diagnosis
-        if diagnosis is None or diagnosis.nodes is None or not len(diagnosis.nodes.nodes):
-            raise Unpredictable("The nodes were not recorded, so their bytes are not known.")
-        nodes = diagnosis.nodes.nodes
-        limited = (nodes["memory_ns"] > 0).to_numpy(np.bool_)
-        before, after = (
-            float(table.loc[limited, ["read_bytes", "written_bytes"]].to_numpy(np.float64).sum())
-            for table in (nodes, rework(situation, nodes))
-        )
-        if not before > after:
-            raise Unpredictable("The lever moves no fewer bytes in the nodes that memory limits.")
-        return 1.0 / (1.0 - after / before)
+    others: one share of each class that could be put to the test. pcie counts as none where inputs and outputs stay on
+    the device. The other of memory and compute, where no lever tests it, takes between its floor, counted work at the
+    measured ceiling, and `MOST_OVER_FLOOR` times that. Raises `Unpredictable` where a class is neither tested nor
+    bounded.
+    """
+    pieces = _pieces(situation)
+    tested = {each.share: each for each in others}
+    value, spread, least, said = 1.0, 0.0, 0.0, []
+    for name in (each for each in CLASSES if each != share):
+        if name in tested:
+            value -= tested[name].value
+            spread += ((tested[name].high - tested[name].low) / 2) ** 2
+            said.append(f"{name} {tested[name].value:.2f}")
+        elif name == "pcie" and situation.config.binding == "device":
+            said.append("no copies of inputs and outputs")
+        elif name in _FLOORS:
+            floor = _floor(name, situation)
+            value -= floor
+            least += (MOST_OVER_FLOOR - 1.0) * floor
+            said.append(f"{name} at least {floor:.2f}, its floor")
+        else:
+            raise Unpredictable(f"No intervention tells the share of {name}, so that {share} cannot be what is left.")
+    half = spread**0.5
+    return InterventionalShare(
+        share, EXCLUSION, float(pieces.shares()[share]), value, value - half - least, value + half,
+        f"{EXCLUSION}: 1 less {', '.join(said)} = {value:.3f}",
+    )  # fmt: skip
 
-    return factor
+
+def _floor(name: str, situation: Situation) -> float:
+    diagnosis = situation.diagnosis
+    if diagnosis is None or diagnosis.nodes is None or not len(diagnosis.nodes.nodes):
+        raise Unpredictable(f"The nodes were not recorded, so that the floor of {name} is not known.")
+    return float(diagnosis.nodes.nodes[_FLOORS[name]].sum()) / diagnosis.latency.median_ns
 
 
 INTERVENTIONS: Final = (
@@ -174,12 +200,4 @@ INTERVENTIONS: Final = (
         "launch", f"batch-x{MORE_ITEMS}", lambda _: MORE_ITEMS / (MORE_ITEMS - 1), _not_growing, _ON_DEVICE, MORE_ITEMS
     ),
     Intervention("compute", "tf32-off", lambda given: -1.0 / (tf32_ratio(given) - 1.0), _traced_share("compute"), {}),
-    Intervention(
-        "memory", "float16", _fewer_bytes(lambda given, nodes: halved(given, nodes, dtype="float16")),
-        _traced_share("memory"), {},
-    ),
-    Intervention(
-        "memory", "int8-weights", _fewer_bytes(lambda given, nodes: packed(given, nodes, bits=8)),
-        _traced_share("memory"), {},
-    ),
 )  # fmt: skip

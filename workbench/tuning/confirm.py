@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
 from workbench.capture.model import sha256
 from workbench.capture.resolve import Activity
@@ -15,10 +15,11 @@ from workbench.diagnosis.interventional import (
     TOLERANCE,
     Intervention,
     InterventionalShare,
+    by_exclusion,
     interventions,
     share_of,
 )
-from workbench.diagnosis.levers import Lever, Situation, situation_of
+from workbench.diagnosis.levers import Lever, Situation, lever, situation_of
 from workbench.diagnosis.levers.entry import laid_over
 from workbench.diagnosis.prediction.formula import Unpredictable
 from workbench.diagnosis.shares import CLASSES
@@ -34,10 +35,15 @@ REFUTED: Final = "refuted"
 UNDECIDED: Final = "undecided"
 NOT_CONFIRMABLE: Final = "not confirmable"
 
+FEWER_BYTES: Final = ("int8-weights", "float16")
+"""Levers that must help where memory is the limit: they show it, but no share follows from them (`by_exclusion`)."""
+
+_ON_DEVICE: Final = {"binding": "device"}
+
 
 @dataclass(frozen=True)
 class Trial:
-    """A lever tried as an intervention: what was predicted and measured, and the share that follows, if any."""
+    """A lever that was tried, and the share that follows from it, if any."""
 
     experiment: Experiment
     share: InterventionalShare | None = None
@@ -45,21 +51,25 @@ class Trial:
 
 @dataclass(frozen=True)
 class Step:
-    """One class put to the test. must_help, must_not: None where no lever could be tried; `why` says all of it."""
+    """One class put to the test. share: of the class, None where it could not be had; `why` says all of it.
+
+    must_help, must_not: the levers that were tried.
+    """
 
     share: str
     outcome: str
     why: str
-    must_help: Trial | None = None
-    must_not: Trial | None = None
+    found: InterventionalShare | None = None
+    must_help: list[Trial] = field(default_factory=list)
+    must_not: list[Trial] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Confirmation:
     """A verdict and what the interventions say of it.
 
-    verdict: as diagnosed. outcome: that of the verdict's class, or of the first of its pair. confirmed: the class that
-    the interventions confirm, which after a refutation is another one; None where there is none. steps: in their order.
+    verdict: as diagnosed. outcome: that of the class that holds most of T. confirmed: the class that the interventions
+    confirm, which after a refutation is another one; None where there is none. steps: in their order.
     """
 
     verdict: str
@@ -68,62 +78,75 @@ class Confirmation:
     steps: list[Step] = field(default_factory=list)
 
 
-def judge(must_help: InterventionalShare, must_not: InterventionalShare | None) -> tuple[str, str]:
-    """An outcome and its reason, from two shares.
+@dataclass(frozen=True)
+class Plan:
+    """How a class is put to the test. base: options laid over the run's own.
 
-    Confirmed when the lever has an effect beyond doubt that gives the class at least what the trace gives it, less the
-    class's tolerance, while the control does not help by more than its own traced share and tolerance. Refuted when the
-    whole interval lies below the traced share by more than the tolerance.
+    test: the intervention on the class itself, None where what the others leave has to do. must_not: interventions on
+    other classes. helpers: names of levers that must help and give no share.
     """
-    tolerance = TOLERANCE[must_help.share]
+
+    share: str
+    base: dict[str, Any]
+    test: Intervention | None
+    must_not: list[Intervention]
+    helpers: list[str]
+
+
+def judge(found: InterventionalShare, must_not: Sequence[InterventionalShare]) -> tuple[str, str]:
+    """An outcome and its reason, from shares.
+
+    Confirmed when the class has a share beyond doubt, of at least what the trace gives it, less the class's tolerance,
+    while no control helps by more than its own traced share and tolerance. Refuted when the whole interval lies below
+    the traced share by more than the tolerance.
+    """
+    tolerance = TOLERANCE[found.share]
     said = (
-        f"{must_help.lever} gives {must_help.share} {must_help.value:.2f} of T ({must_help.low:.2f} to "
-        f"{must_help.high:.2f}), the trace {must_help.traced:.2f}"
+        f"{found.lever} gives {found.share} {found.value:.2f} of T ({found.low:.2f} to {found.high:.2f}), "
+        f"the trace {found.traced:.2f}"
     )
-    if must_help.high < must_help.traced - tolerance:
+    if found.high < found.traced - tolerance:
         return REFUTED, f"{said}, which is more than can be."
-    if must_help.low <= 0 or must_help.value < must_help.traced - tolerance:
+    if found.low <= 0 or found.value < found.traced - tolerance:
         return UNDECIDED, f"{said}: these rounds cannot tell."
-    if must_not is not None and must_not.low > must_not.traced + TOLERANCE[must_not.share]:
-        return UNDECIDED, f"{said}, but {must_not.lever}, which must not help, gives {must_not.value:.2f}."
-    more = ": more than the trace says" if not must_help.agrees else ""
+    for control in must_not:
+        if control.low > control.traced + TOLERANCE[control.share]:
+            return UNDECIDED, f"{said}, but {control.lever}, which must not help, gives {control.value:.2f}."
+    more = ": more than the trace says" if found.value > found.traced + tolerance else ""
     return CONFIRMED, f"{said}{more}."
+
+
+def plan_for(share: str, situation: Situation) -> Plan | str:
+    """How to put a class to the test in a situation, or why it cannot be."""
+    reasons = []
+    for each in interventions(share, situation):
+        reason = _why_not(each, _with(situation, each.against))
+        if reason is None:
+            control = control_of(share, _with(situation, each.against))
+            return Plan(share, dict(each.against), each, [control] if control is not None else [], [])
+        reasons.append(f"{each.lever}: {reason}")
+    if share not in ("memory", "compute"):
+        return " ".join(reasons)
+    bound = _with(situation, _ON_DEVICE)
+    others = [
+        next((each for each in interventions(name, bound) if each.items == 1 and _why_not(each, bound) is None), None)
+        for name in CLASSES
+        if name not in (share, "pcie")
+    ]
+    helpers = [name for name in FEWER_BYTES if share == "memory" and lever(name).why_not(bound) is None]
+    return Plan(share, dict(_ON_DEVICE), None, [each for each in others if each is not None], helpers[:1])
 
 
 def control_of(share: str, situation: Situation) -> Intervention | None:
     """An intervention on another class, which must not help: of those that apply that with the least traced share."""
-    found = []
-    for other in CLASSES:
-        if other == share or (other == "memory" and share == "compute"):  # fewer bytes come with other arithmetic
-            continue
-        for each in interventions(other, situation):
-            if each.items > 1 or not _holds(situation.config, each) or each.made().why_not(situation) is not None:
-                continue
-            try:
-                each.factor(situation)
-                found.append((each.traced(situation), each))
-            except Unpredictable:
-                continue
-    return min(found, key=lambda pair: pair[0], default=(0.0, None))[1]
-
-
-def usable(share: str, situation: Situation) -> tuple[Intervention | None, str]:
-    """The intervention on a class that applies in a situation, or None and why there is none.
-
-    situation: may lack what the intervention is held against, which is a matter of the base that is then recorded.
-    """
-    reasons = []
-    for each in interventions(share, situation):
-        config = RunConfig(**laid_over(situation.config.model_dump(exclude_unset=True), each.against))
-        reason = each.made().why_not(replace(situation, config=config))
-        try:
-            each.factor(situation)
-        except Unpredictable as error:
-            reason = reason or str(error)
-        if reason is None:
-            return each, ""
-        reasons.append(f"{each.lever}: {reason}")
-    return None, " ".join(reasons) or f"No lever changes {share} alone."
+    found = [
+        each
+        for other in CLASSES
+        if other != share
+        for each in interventions(other, situation)
+        if each.items == 1 and _has(situation.config, each) and _why_not(each, situation) is None
+    ]
+    return min(found, key=lambda each: each.traced(situation), default=None)
 
 
 def confirm(
@@ -144,38 +167,34 @@ def confirm(
     """
     _check_repeatable(run)
     situation = situation_of(run)
-    stop = cancelled or Event()
-    steps: list[Step] = []
-    order = _order(situation)
-    for share in order:
-        if stop.is_set():
-            break
-        chosen, reason = usable(share, situation)
-        if chosen is None:
-            steps.append(Step(share, NOT_CONFIRMABLE, reason))
-        else:
-            base = RunConfig(**laid_over(situation.config.model_dump(exclude_unset=True), chosen.against))
-            steps.append(_step(chosen, base, folder / share, executor, settings, activity, progress, stop))
-        if steps[-1].outcome in (CONFIRMED, UNDECIDED):
-            break
-    confirmed = next((step.share for step in steps if step.outcome == CONFIRMED), None)
     diagnosis = situation.diagnosis
     assert diagnosis is not None
-    verdict = "+".join(diagnosis.verdict.pair) if diagnosis.verdict.pair else diagnosis.verdict.name
-    return Confirmation(verdict, steps[0].outcome if steps else UNDECIDED, confirmed, steps)
+    stop = cancelled or Event()
+    steps: list[Step] = []
+    for share in _order(situation):
+        plan = plan_for(share, situation)
+        if isinstance(plan, str):
+            steps.append(Step(share, NOT_CONFIRMABLE, plan))
+            continue
+        base = RunConfig(**laid_over(situation.config.model_dump(exclude_unset=True), plan.base))
+        steps.append(_step(plan, base, folder / share, executor, settings, activity, progress, stop))
+        if steps[-1].outcome in (CONFIRMED, UNDECIDED) or stop.is_set():
+            break
+    confirmed = next((step.share for step in steps if step.outcome == CONFIRMED), None)
+    return Confirmation(diagnosis.verdict.label, steps[0].outcome, confirmed, steps)
 
 
-def _order(situation: Situation) -> Sequence[str]:
+def _order(situation: Situation) -> list[str]:
     """The classes from the largest traced share on; a share below the tolerance cannot be told from none."""
     diagnosis = situation.diagnosis
     if diagnosis is None or diagnosis.pieces is None:
-        raise ConfigError("The run has no shares to confirm: profile the model with its activity and nodes.")
-    shares = {name: float(value) for name, value in diagnosis.pieces.shares().items() if name in CLASSES}
-    return sorted((name for name in CLASSES if shares[name] > TOLERANCE[name]), key=lambda name: -shares[name])
+        raise ConfigError("The run has no traced shares to confirm: profile the model with its activity and nodes.")
+    shares = diagnosis.pieces.shares()
+    return sorted((name for name in CLASSES if shares[name] > TOLERANCE[name]), key=lambda name: -float(shares[name]))
 
 
 def _step(
-    chosen: Intervention,
+    plan: Plan,
     base: RunConfig,
     folder: Path,
     executor: Executor,
@@ -184,27 +203,29 @@ def _step(
     progress: Progress,
     stop: Event,
 ) -> Step:
-    seen: list[tuple[Situation, Intervention | None]] = []
+    seen: list[Situation] = []
+    tried = [*([plan.test] if plan.test is not None else []), *plan.must_not]
 
     def levers(situation: Situation) -> list[Lever]:
-        control = control_of(chosen.share, situation)
-        seen.append((situation, control))
-        return [chosen.made(), *([control.made()] if control is not None else [])]
+        seen.append(situation)
+        return [*(each.made() for each in tried), *(lever(name) for name in plan.helpers)]
 
-    trials = try_levers(
+    found = try_levers(
         base, levers, [latency()], folder, executor, settings, activity=activity, progress=progress, cancelled=stop
     )
-    situation, control = seen[0]
-    helped, *controlled = (
-        _trial(each, experiment, situation)
-        for each, experiment in zip((chosen, control), trials.experiments, strict=False)
-        if each is not None
-    )
-    must_not = controlled[0] if controlled else None
-    if helped.share is None:
-        return Step(chosen.share, UNDECIDED, f"{chosen.lever}: {helped.experiment.why}", helped, must_not)
-    outcome, why = judge(helped.share, must_not.share if must_not is not None else None)
-    return Step(chosen.share, outcome, why, helped, must_not)
+    situation = seen[0]
+    trials = [_trial(each, experiment, situation) for each, experiment in zip(tried, found.experiments, strict=False)]
+    own, controls = (trials[:1], trials[1:]) if plan.test is not None else ([], trials)
+    helped = [Trial(each) for each in found.experiments[len(tried) :]]
+    shares = [each.share for each in controls if each.share is not None]
+    try:
+        share = own[0].share if own else by_exclusion(plan.share, situation, shares)
+    except Unpredictable as error:
+        return Step(plan.share, UNDECIDED, str(error), None, helped, controls)
+    if share is None:
+        return Step(plan.share, UNDECIDED, own[0].experiment.why, None, own, controls)
+    outcome, why = judge(share, shares)
+    return Step(plan.share, outcome, why, share, [*own, *helped], controls)
 
 
 def _trial(intervention: Intervention, experiment: Experiment, situation: Situation) -> Trial:
@@ -218,7 +239,26 @@ def _trial(intervention: Intervention, experiment: Experiment, situation: Situat
         return Trial(experiment)
 
 
-def _holds(config: RunConfig, intervention: Intervention) -> bool:
+def _why_not(intervention: Intervention, situation: Situation) -> str | None:
+    """Why an intervention cannot be made or read in a situation, None where it can."""
+    reason = intervention.made().why_not(situation)
+    if reason is not None:
+        return reason
+    try:
+        intervention.factor(situation)
+        intervention.traced(situation)
+    except Unpredictable as error:
+        return str(error)
+    return None
+
+
+def _with(situation: Situation, options: Mapping[str, Any]) -> Situation:
+    """The situation with other options; its diagnosis stays that of the run as it was."""
+    config = RunConfig(**laid_over(situation.config.model_dump(exclude_unset=True), options))
+    return replace(situation, config=config)
+
+
+def _has(config: RunConfig, intervention: Intervention) -> bool:
     """Whether a configuration has what an intervention is held against."""
     return RunConfig(**laid_over(config.model_dump(exclude_unset=True), intervention.against)) == config
 

@@ -32,9 +32,13 @@ ARMS: Final[Mapping[str, Mapping[str, Any]]] = {
     "tf32-off": {**_ON_DEVICE, "cuda": {"use_tf32": False}},
     "float16": {**_ON_DEVICE, "conversions": ["float16"]},
     "int8-weights": {**_ON_DEVICE, "conversions": ["int8_weights"]},
+    "more": _ON_DEVICE,
     "graph-more": _GRAPH,
 }
-"""Arm → what it lays over the group's options. `graph-more`: with `MORE` times the batch."""
+"""Arm → what it lays over the group's options."""
+
+LARGER: Final = ("more", "graph-more")
+"""Arms with `MORE` times the batch."""
 
 TRACED: Final = Budget(
     seconds=1.5, min_seconds=0.6, max_calls=1500, activity_calls=4, nodes_calls=3, counters_seconds=1.0
@@ -104,7 +108,7 @@ class Group:
     def config(self, arm: str, models: Path, budget: Budget, device: Mapping[str, Any] = ON_GPU) -> RunConfig:
         """The configuration of an arm; its model has to be in the folder `models`. device: options of where it runs."""
         options = laid_over({"model": str(models / self.recipe.file), **self.options}, ARMS[arm])
-        if arm == "graph-more":
+        if arm in LARGER:
             options["batch"] = MORE * options.get("batch", 1)
         return RunConfig(**laid_over(options, device), budget=budget)
 
@@ -179,8 +183,11 @@ def _scored() -> tuple[Group, ...]:
             "mlp", "float32-4096", mlp_float32, {"device": "compute"}, ("graph", "tf32-off"), options={"batch": 4096}
         ),
         group("mlp", "tiny", _zoo("mlp", width=256, depth=128), {"device": "launch"}, ("graph",)),
-        group("narrow", "row-1", _zoo("narrow"), {"device": "launch"}, ("graph", "graph-more")),
-        group("narrow", "row-8", _zoo("narrow"), {"device": "launch"}, ("graph", "graph-more"), options={"batch": 8}),
+        group("narrow", "row-1", _zoo("narrow"), {"device": "launch"}, ("graph", "graph-more", "more")),
+        group(
+            "narrow", "row-8", _zoo("narrow"), {"device": "launch"}, ("graph", "graph-more", "more"),
+            options={"batch": 8},
+        ),
         group(
             "narrow", "rows-4096", rows, {"device": "memory", "numpy": "pcie", "pinned": "pcie"}, ("graph", "float16"),
             options={"batch": 4096},
@@ -237,7 +244,7 @@ def _network(
             f"batch-{batch}",
             recipe,
             {"device": None, **({"numpy": None} if batch in numpy else {})},
-            ("graph", *(("graph-more",) if MORE * batch not in batches else ()), "tf32-off"),
+            ("graph", *(LARGER if MORE * batch not in batches else ()), "tf32-off"),
             scored=scored,
             options={"batch": batch, **({"dims": dict(dims)} if dims else {})},
         )

@@ -21,6 +21,8 @@ USUAL_SPREAD: Final = 0.10
 """Of the logarithm of a ratio, where the set has too few rounds to tell its own: ratios of processes on an H200 host
 differed by 0.01 to 0.19 between rounds (14 arms of 5 or 6 processes)."""
 
+_LARGER_OF: Final = {"graph-more": "graph", "more": "device"}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -85,10 +87,11 @@ class LabelledSet:
 def _more(
     group: Group, known: Sequence[Group], times: Mapping[str, Mapping[str, Mapping[int, float]]]
 ) -> dict[str, Mapping[int, float]]:
-    """The graph of the group that has `MORE` times the batch, as this group's `graph-more`."""
+    """The arms of the group that has `MORE` times the batch, under the names that they have here."""
     batch = group.options.get("batch", 1)
     for other in known:
         same = other.family == group.family and other.recipe == group.recipe
-        if same and other.options.get("batch", 1) == MORE * batch and "graph" in times.get(other.name, {}):
-            return {"graph-more": times[other.name]["graph"]}
+        if same and other.options.get("batch", 1) == MORE * batch:
+            theirs = times.get(other.name, {})
+            return {name: theirs[arm] for name, arm in _LARGER_OF.items() if arm in theirs}
     return {}

@@ -56,7 +56,7 @@ def with_half_precision(dtype: str, *, at_border: bool = False) -> Formula:
         apart = _FUSED_WITHOUT_BFLOAT16 & (situation.graph.op_types if situation.graph is not None else frozenset())
         if dtype == "bfloat16" and apart:
             raise Unpredictable(f"{min(apart)} comes apart in bfloat16, and what its parts take is not known.")
-        rework = partial(halved, dtype=dtype)
+        rework = partial(_halved, dtype=dtype)
         if at_border:
             terms = _with_nodes(situation, facts, rework, tf32=_uses_tf32(situation))
             return {**terms, "change of copies": -facts.exposed_copies * (trace.border_fraction or 0.0) / 2}
@@ -79,7 +79,7 @@ def with_smaller_weights(bits: int) -> Formula:
                 "The host sets the pace of the calls, and what it takes for products of packed weights, which take "
                 "their biases in, is not known."
             )
-        return _with_nodes(situation, facts, partial(packed, bits=bits), tf32=_uses_tf32(situation))
+        return _with_nodes(situation, facts, partial(_packed, bits=bits), tf32=_uses_tf32(situation))
 
     return formula
 
@@ -88,8 +88,7 @@ def _uses_tf32(situation: Situation) -> bool:
     return situation.cuda_options.get("use_tf32", "1") == "1"
 
 
-def halved(_: Situation, nodes: pd.DataFrame, *, dtype: str) -> pd.DataFrame:
-    """The table of nodes with float32 work as `dtype`, of two bytes."""
+def _halved(_: Situation, nodes: pd.DataFrame, *, dtype: str) -> pd.DataFrame:
     chosen = nodes["dtype"] == "float32"
     factor = np.where(chosen, 0.5, 1.0)
     return nodes.assign(
@@ -99,8 +98,7 @@ def halved(_: Situation, nodes: pd.DataFrame, *, dtype: str) -> pd.DataFrame:
     )
 
 
-def packed(situation: Situation, nodes: pd.DataFrame, *, bits: int) -> pd.DataFrame:
-    """The table of nodes with the weights of matrix products in `bits` bits; raises `Unpredictable` without a graph."""
+def _packed(situation: Situation, nodes: pd.DataFrame, *, bits: int) -> pd.DataFrame:
     if situation.graph is None:
         raise Unpredictable("The optimised graph was not saved, so the bytes of the weights are not known.")
     weight_bytes = nodes["name"].astype(object).map(situation.graph.weights).fillna(0.0).to_numpy(np.float64)
