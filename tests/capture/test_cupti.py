@@ -1,5 +1,6 @@
 """CUPTI's records become tables; a stand-in module hands over what the real one would."""
 
+import ctypes
 import enum
 import importlib
 import sys
@@ -57,6 +58,10 @@ def fake(monkeypatch):
     module.activity_enable = lambda kind: module.log.append(("on", Kind(kind).name))
     module.activity_disable = lambda kind: module.log.append(("off", Kind(kind).name))
     module.activity_flush_all = lambda flag: module.log.append(("flush", flag))
+    module.dropped = 0
+    module.activity_get_num_dropped_records = lambda context, stream, at: ctypes.memmove(
+        at, ctypes.byref(ctypes.c_size_t(module.dropped)), ctypes.sizeof(ctypes.c_size_t)
+    )
     monkeypatch.setitem(sys.modules, "cupti", ModuleType("cupti"))
     monkeypatch.setitem(sys.modules, "cupti.cupti", module)
     return module
@@ -238,3 +243,22 @@ def test_cupti_that_does_not_load_is_said_with_its_remedy(monkeypatch):
     assert "libcupti.so.13" in cupti_problem()
     with pytest.raises(SourceError, match=r"install 'ort-workbench\[gpu\]'"):
         CuptiTrace()
+
+
+def test_dropped_records_are_said(fake):
+    with CuptiTrace() as trace:
+        fake.dropped = 12_345
+    assert trace.loss == "CUPTI dropped 12,345 records: its buffers were full."
+    with CuptiTrace() as trace:
+        fake.dropped = 0
+    assert trace.loss is None
+
+
+def test_a_driver_that_does_not_count_dropped_records_is_no_failure(fake):
+    def refuse(context, stream, at):
+        raise CuptiError("not supported")
+
+    fake.activity_get_num_dropped_records = refuse
+    with CuptiTrace() as trace:
+        pass
+    assert trace.loss is None

@@ -9,6 +9,7 @@ memory is reused. Only calls that put work on a stream, wait, or allocate are ke
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import threading
 from types import TracebackType
@@ -65,6 +66,7 @@ class CuptiTrace:
         self._kinds = [getattr(self._cupti.ActivityKind, name) for name in names]
         self._graph_nodes = graph_nodes
         self._subscriber: Any = None
+        self._dropped = 0
         self._runtime_names = {int(c): c.name for c in self._cupti.runtime_api_trace_cbid}
         self._loads = {int(getattr(self._cupti.ActivityOverheadKind, name)): kind for name, kind in _LOADS.items()}
         self._driver_names = {int(c): c.name for c in self._cupti.driver_api_trace_cbid}
@@ -87,10 +89,25 @@ class CuptiTrace:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._cupti.activity_flush_all(1)
+        self._dropped = self._count_dropped()
         for each in self._kinds:
             self._cupti.activity_disable(int(each))
         if self._subscriber is not None:
             self._cupti.unsubscribe(self._subscriber)
+
+    @property
+    def loss(self) -> str | None:
+        """What CUPTI dropped because its buffers were full, in a sentence; None where it kept everything."""
+        return f"CUPTI dropped {self._dropped:,} records: its buffers were full." if self._dropped else None
+
+    def _count_dropped(self) -> int:
+        """Records that found no room, of all contexts since tracing began; only while tracing is on."""
+        count = ctypes.c_size_t()
+        try:
+            self._cupti.activity_get_num_dropped_records(0, 0, ctypes.addressof(count))
+        except self._cupti.cuptiError:  # some drivers count per context only: nothing is known then
+            return 0
+        return count.value
 
     def _note_graph_node(self, user_data: Any, domain: int, event: int, data: Any) -> None:
         """Called by CUPTI inside the CUDA call that makes a graph node, on its thread."""

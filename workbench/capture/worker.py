@@ -78,10 +78,13 @@ class Worker:
                         save_feeds(self.folder / OUTPUTS, outputs)
             say("memory", peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES)
         self._write_log()
+        losses: dict[str, str | None] = {}
         if spec.pass_name == "nodes":
-            self._write_profile(session, call_starts, call_ends)
+            losses["ort_profiler"] = self._write_profile(session, call_starts, call_ends)
         if trace is not None:
             write_device_tables(self.folder, trace.tables(), spec.pass_name, call_starts, call_ends)
+            losses["cupti"] = trace.loss
+        self._write_losses({source: text for source, text in losses.items() if text is not None})
 
     def _start(self) -> tuple[ort.InferenceSession, list[Bound], tuple[int, int]]:
         """First session, one bound call for each caller, and (start, duration) of the first call; steps are ranges."""
@@ -223,16 +226,34 @@ class Worker:
         ranges = self.log.table()
         write_table(self.folder, "ranges", ranges.append_column("pass", [[self.spec.pass_name] * len(ranges)]))
 
-    def _write_profile(self, session: Any, call_starts: Series, call_ends: Series) -> None:
+    def _write_losses(self, losses: dict[str, str]) -> None:
+        """What profilers say that they did not keep, as they warn of it in a trace by Nsight Systems."""
+        if losses:
+            count = len(losses)
+            write_table(
+                self.folder,
+                "diagnostics",
+                {
+                    "pass": [self.spec.pass_name] * count,
+                    "process": [os.getpid()] * count,
+                    "time_ns": [time.time_ns()] * count,
+                    "severity": ["warning"] * count,
+                    "source": list(losses),
+                    "text": list(losses.values()),
+                },
+            )
+
+    def _write_profile(self, session: Any, call_starts: Series, call_ends: Series) -> str | None:
+        """Write what the profiler recorded; returns what it dropped, if anything."""
         import onnx
 
         from workbench.capture.skeleton import write_skeleton
-        from workbench.runs.ort_profile import read_ort_profile
+        from workbench.runs.ort_profile import whole_profile
 
         start_ns = int(session.get_profiling_start_time_ns())
         with full_disk_is_suspected(self.folder):
-            tables = read_ort_profile(Path(session.end_profiling()), start_ns)
-        for name, table in tables.items():
+            profile = whole_profile(Path(session.end_profiling()))
+        for name, table in profile.tables(start_ns).items():
             # The worker's clock decides which call an event belongs to; ORT may run once more to learn shapes.
             calls = assign_calls(table["start_ns"].to_numpy(), call_starts - 1000, call_ends)
             at = table.column_names.index("call")
@@ -242,6 +263,7 @@ class Worker:
         write_skeleton(onnx.load_model(optimized, load_external_data=False), self.folder / GRAPH)
         optimized.unlink()
         optimized.with_name("weights.bin").unlink(missing_ok=True)
+        return profile.loss
 
 
 def write_device_tables(

@@ -56,11 +56,16 @@ def read_ort_profile(path: Path, start_ns: int) -> dict[str, pa.Table]:
 
     Raises `SourceError` on a file that is cut or holds a damaged record; `OrtProfile` reads what such a file has left.
     """
+    return whole_profile(path).tables(start_ns)
+
+
+def whole_profile(path: Path) -> OrtProfile:
+    """A profile that is neither cut nor damaged, though events may have been dropped; raises `SourceError`."""
     profile = OrtProfile(path)
     if profile.cut or profile.skipped:
         damage = "ends in the middle" if profile.cut else f"holds {profile.skipped} damaged records"
         raise SourceError(f"The ONNX Runtime profile {path.name} {damage}: record it again.")
-    return profile.tables(start_ns)
+    return profile
 
 
 class OrtProfile:
@@ -97,6 +102,14 @@ class OrtProfile:
     def sessions(self) -> int:
         """Sessions that were loaded in this file; a file without the beginning of any has one."""
         return self._sessions.current + 1
+
+    @property
+    def loss(self) -> str | None:
+        """What the profiler dropped, in a sentence; None where it kept everything."""
+        if not self.truncated:
+            return None
+        count = "an unknown number of" if self.dropped_events is None else f"{self.dropped_events:,}"
+        return f"{self.path.name}: the profiler dropped {count} events at its limit, so that later calls are missing."
 
     @property
     def threads(self) -> list[int]:

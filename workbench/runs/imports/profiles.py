@@ -73,9 +73,8 @@ def damage(profiles: Sequence[OrtProfile]) -> list[str]:
     said = []
     for profile in profiles:
         name = profile.path.name
-        if profile.truncated:
-            count = "an unknown number of" if profile.dropped_events is None else f"{profile.dropped_events:,}"
-            said.append(f"{name}: the profiler dropped {count} events at its limit, so that later calls are missing.")
+        if profile.loss is not None:
+            said.append(profile.loss)
         if profile.cut:
             said.append(f"{name} ends in the middle: what was complete was read.")
         if profile.nodes_outside_calls:
