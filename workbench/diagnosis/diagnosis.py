@@ -15,6 +15,7 @@ from workbench.analysis.node_times import NODES_PASS, NodeTimes, RunLike, node_t
 from workbench.analysis.some_calls import SomeCalls, spread_stretches, work_per_call
 from workbench.analysis.subject import Restricted
 from workbench.analysis.tables import measured_calls
+from workbench.analysis.thresholds import CEILING_SIGMA_CONTRADICTED
 from workbench.diagnosis.confidence import ceiling_sigma, confidence
 from workbench.diagnosis.counters import corroborate
 from workbench.diagnosis.known import attributed_fraction, missing_sources, work_coverage
@@ -33,6 +34,7 @@ from workbench.diagnosis.shares import (
     node_ns_per_call,
     speed_difference,
 )
+from workbench.diagnosis.unattributed import IN_PLACE_OF_NODES, floors_in_place, with_floors
 from workbench.diagnosis.untraced import GPU_ONLY, estimated, unknown
 from workbench.diagnosis.verdict import judge
 from workbench.errors import RunFolderError
@@ -110,8 +112,14 @@ def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo) -> D
     calls = traced_calls[TRACED_COLUMNS].to_numpy(np.float64)
     single = float(nodes.device["own_ns"].sum()) / nodes.calls if nodes is not None and nodes.calls else None
 
+    floors = floors_in_place(run, nodes)
+    work_ns = float(np.median(traced_calls["work_ns"]))
+
     def remake(latency: Any, sampled: NDArray[np.float64], shift: Any, bounds_instead: Any) -> Pieces:
-        return gpu_pieces(latency, Traced.of(sampled), limit_split(nodes, shift, bounds_instead), single)
+        split = limit_split(nodes, shift, bounds_instead)
+        if floors is not None:
+            split = with_floors(split, floors, work_ns, shift, manifest.ceilings.shortest_kernel_ns)
+        return gpu_pieces(latency, Traced.of(sampled), split, single)
 
     pieces = _floats(remake(bare.median_ns, calls, 0.0, 0.0))
     shares = pieces.shares()
@@ -120,12 +128,13 @@ def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo) -> D
     traced = Traced.of(calls)
     speed = float(speed_difference(bare.median_ns, traced))
     corroboration = corroborate(run, manifest, nodes)
+    sigma = ceiling_sigma(verdict.name, corroboration) if floors is None else CEILING_SIGMA_CONTRADICTED
     names_launch = "launch" in (verdict.name, *(verdict.pair or ()))
     return Diagnosis(
         verdict=verdict,
         sub_cause=max(causes, key=lambda name: float(causes[name])) if names_launch else None,
         confidence=confidence(
-            shares, remake, calls, bare, ceiling_sigma(verdict.name, corroboration), stretch_of(manifest, pieces.idle)
+            shares, remake, calls, bare, sigma, stretch_of(manifest, pieces.idle)
         ),
         shares={name: float(shares[name]) for name in SHARES},
         latency=bare,
@@ -136,7 +145,11 @@ def _diagnose_gpu(run: DiagnosedRun, manifest: Manifest, bare: LatencyInfo) -> D
         corroboration=corroboration,
         missing=missing,
         not_applicable=[],
-        notes=disturbances(run) + notes_of(manifest, bare, speed, nodes, replayed=bool(traced.replay)),
+        notes=[
+            *disturbances(run),
+            *notes_of(manifest, bare, speed, nodes, replayed=bool(traced.replay)),
+            *([IN_PLACE_OF_NODES] if floors is not None else []),
+        ],
         nodes=nodes,
     )
 

@@ -59,7 +59,7 @@ def _evidence(run: Tables, manifest: Manifest, latency: LatencyInfo, model: onnx
     if manifest.imported is not None:
         return None
     on_cpu = manifest.device.kind == "cpu"
-    floors = _floors(manifest, model)
+    floors = floors_of(manifest, model)
     load = None if on_cpu else device_load(run)
     link = LinkFloor(0.0, 0.0, 0.0) if on_cpu else link_floor(run, manifest, latency, model)
     ceilings = manifest.ceilings
@@ -72,7 +72,7 @@ def _evidence(run: Tables, manifest: Manifest, latency: LatencyInfo, model: onnx
     return Evidence(link, floors, load, start, gap, 0.0 if on_cpu else ceilings.shortest_kernel_ns or 0.0, on_cpu)
 
 
-def _floors(manifest: Manifest, model: onnx.ModelProto | None) -> Floors | None:
+def floors_of(manifest: Manifest, model: onnx.ModelProto | None) -> Floors | None:
     """Equal nodes in one row, so that many draws of a large graph stay small; None where no node is known.
 
     TensorRT makes kernels of its own out of whole subgraphs, of which the graph as given tells nothing.

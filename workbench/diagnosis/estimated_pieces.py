@@ -98,7 +98,7 @@ def pieces_of(evidence: Evidence, guess: Guess) -> Pieces:
     busy, unexplained = _busy(evidence, guess, room, np.minimum(least, room))
     gap = np.minimum(evidence.gap_ns, np.maximum(busy - needed, 0.0))
     if floors is not None and bounds is not None:
-        limited = _by_limit(floors, bounds, busy - gap, guess.evenly, evidence)
+        limited = by_limit(floors, bounds, busy - gap, guess.evenly, evidence.shortest_ns)
     else:
         limited = _by_load(evidence.load, total, busy - gap)
     return Pieces(
@@ -153,8 +153,11 @@ def shifted(floors: Floors, shift: Amount) -> Shifted:
     return Shifted(compute, memory, longest, (longest * floors.occurrences).sum(axis=-1))
 
 
-def _by_limit(floors: Floors, bounds: Shifted, busy: Floats, evenly: Amount, evidence: Evidence) -> dict[str, Floats]:
-    """Device time by what limits it: each node's share of `busy`, and the rule of the traced verdict on it."""
+def by_limit(floors: Floors, bounds: Shifted, busy: Floats, evenly: Amount, shortest_ns: float) -> dict[str, Floats]:
+    """Device time by what limits it: each node's share of `busy`, and the rule of the traced verdict on it.
+
+    busy, evenly: float64[...] of the same shape as the draws of `bounds`.
+    """
     needed = bounds.needed_ns
     above = np.maximum(busy - needed, 0.0)
     fitting = np.where(needed > busy, _ratio(busy, needed), 1.0)  # floors that exceed the time shrink to it
@@ -178,7 +181,7 @@ def _by_limit(floors: Floors, bounds: Shifted, busy: Floats, evenly: Amount, evi
                 "kernel_ns": np.maximum(flat(times), 1.0),
             }
         ),
-        evidence.shortest_ns or None,
+        shortest_ns or None,
     ).reshape(shape)
     spent = times * floors.occurrences
     return {name: np.where(limits == code, spent, 0.0).sum(axis=-1) for code, name in enumerate(LIMITS)}
