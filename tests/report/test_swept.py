@@ -41,3 +41,10 @@ def test_the_knee_and_the_best_are_said():
 def test_a_limit_that_no_cell_keeps_is_said():
     assert summary("p50<1us").splitlines()[-1].endswith("the closest misses p50<1us by 101,000 %.")
     assert "batch 1 with 1 caller" in summary("p50<1us").splitlines()[-1]
+
+
+def test_the_class_has_the_name_of_its_device():
+    cells = sweep(RunConfig(model="m.onnx"), [1], [1], measure).cells.assign(klass="launch+memory")
+    lines = {kind: sweep_summary(cells, None, None, (), kind).splitlines()[1] for kind in ("cuda", "cpu")}
+    assert lines["cuda"].endswith("launch and memory")
+    assert lines["cpu"].endswith("framework overhead and memory")

@@ -58,6 +58,12 @@ class Sweep:
         """The recorded run of a cell; raises `RunFolderError`."""
         return Run(self.folder / RUNS / _name(batch, concurrency))
 
+    @property
+    def device_kind(self) -> str:
+        """`cuda` or `cpu`, where the cells ran; `cuda` where none did."""
+        runs = sorted((self.folder / RUNS).glob("*"))
+        return RunFolder(runs[0]).manifest.device.kind if runs else "cuda"
+
     def knee(self) -> sweeps.Cell | None:
         """The smallest load that reaches nine tenths of the best throughput."""
         return self._sweep.knee()
@@ -71,18 +77,16 @@ class Sweep:
         from workbench.figures.sweep import sweep_map
 
         best = self.best(*constraints)
-        runs = sorted((self.folder / RUNS).glob("*"))
-        kind = RunFolder(runs[0]).manifest.device.kind if runs else "cuda"
         return sweep_map(
             self.cells, knee=self.knee(), best=None if best is None else best.cell, constraint=", ".join(constraints),
-            met=best is None or best.feasible, device_kind=kind,
+            met=best is None or best.feasible, device_kind=self.device_kind,
         )  # fmt: skip
 
     def summary(self, *constraints: str) -> str:
         """The cells for a terminal."""
         from workbench.report.swept import sweep_summary
 
-        return sweep_summary(self.cells, self.knee(), self.best(*constraints), constraints)
+        return sweep_summary(self.cells, self.knee(), self.best(*constraints), constraints, self.device_kind)
 
     def report(self, path: str | Path, *constraints: str) -> Path:
         """Write the sweep as one HTML file that opens offline; raises `DiskFullError`."""

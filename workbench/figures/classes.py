@@ -45,6 +45,11 @@ def label(name: str, device_kind: str) -> str:
     return FRAMEWORK_OVERHEAD if (name, device_kind) == ("launch", "cpu") else _LABELS[name]
 
 
+def label_of_verdict(klass: str, device_kind: str) -> str:
+    """The name of a verdict in one word: a class, `a+b` for a pair, or `inconclusive`, which stays."""
+    return " and ".join(label(name, device_kind) if name in _LABELS else name for name in klass.split("+"))
+
+
 def holder(name: str, device_kind: str) -> str:
     """Subject and verb of a sentence that says what a class holds."""
     return "Framework overhead holds" if (name, device_kind) == ("launch", "cpu") else _HOLDERS[name]

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.axes import fit_narrow
-from workbench.figures.classes import COLOURS, label
+from workbench.figures.classes import COLOURS, label_of_verdict
 from workbench.figures.theme import TEXT, empty, shorten, style, text
 from workbench.figures.units import UNKNOWN, format_bytes, format_ns, format_rate
 
@@ -87,7 +87,7 @@ def class_letter(klass: str) -> str:
 def _letters(classes: Iterable[str], device_kind: str) -> str:
     """What stands in each cell, and what the letters mean that the map uses."""
     names = sorted({name for klass in classes for name in klass.split("+")})
-    said = [f"{class_letter(name)} {label(name, device_kind) if name in COLOURS else 'inconclusive'}" for name in names]
+    said = [f"{class_letter(name)} {label_of_verdict(name, device_kind)}" for name in names]
     return "each cell: items/s, P99" + (f", class<br>{', '.join(said)}" if said else "")
 
 

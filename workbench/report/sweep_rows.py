@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from workbench.figures.classes import label_of_verdict
 from workbench.figures.metrics import format_metric
 from workbench.report.redact import without_folders
 from workbench.tuning.sweep import KNEE_SHARE, Best, Cell
@@ -21,10 +22,10 @@ _UNITS: Final = {
 _SAID: Final = (("throughput", "items_per_s"), ("P50 latency", "p50_ns"), ("P99 latency", "p99_ns"))
 
 
-def cell_rows(cells: pd.DataFrame) -> list[tuple[list[str], str, str]]:
+def cell_rows(cells: pd.DataFrame, device_kind: str) -> list[tuple[list[str], str, str]]:
     """Each cell: its numbers in the order of `HEAD`, its class, and what is missing and why."""
     shown = cells.astype(object).where(cells.notna(), None)
-    return [_row(row) for row in shown.to_dict("records")]
+    return [_row(row, device_kind) for row in shown.to_dict("records")]
 
 
 def knee_sentence(cells: pd.DataFrame, knee: Cell | None) -> str:
@@ -65,9 +66,10 @@ def cell_words(cell: Cell) -> str:
     return f"batch {cell.batch} with {cell.concurrency} caller{'' if cell.concurrency == 1 else 's'}"
 
 
-def _row(row: dict[Any, Any]) -> tuple[list[str], str, str]:
+def _row(row: dict[Any, Any], device_kind: str) -> tuple[list[str], str, str]:
     measured = row["error_kind"] is None
     numbers = [format_metric(row[name], unit) for name, unit in _UNITS.items()]
     calls = f"{row['calls']:,}" if measured and row["calls"] is not None else ""
     why = row["note"] if measured else row["error"]
-    return [str(row["batch"]), str(row["concurrency"]), calls, *numbers], row["klass"] or "", without_folders(why or "")
+    klass = label_of_verdict(row["klass"], device_kind) if row["klass"] else ""
+    return [str(row["batch"]), str(row["concurrency"]), calls, *numbers], klass, without_folders(why or "")
