@@ -87,6 +87,20 @@ def test_an_interrupt_reaches_what_runs_and_frees_the_device():
         assert executor.submit(max, 1, 2).result() == 2
 
 
+def test_whoever_waits_says_so_once(caplog):
+    first, second = LocalExecutor("cpu"), LocalExecutor("cpu")
+
+    def busy():
+        thread = threading.Thread(target=lambda: [second.submit(max, 1, 2) for _ in range(3)])
+        thread.start()
+        while not caplog.records:
+            time.sleep(0.001)
+        return thread
+
+    first.submit(busy).result().join()
+    assert [record.message.split(":")[0] for record in caplog.records] == ["Another measurement has this device"]
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_threads_take_turns_with_an_executor_of_their_own_and_with_a_common_one(count):
     inside, most = 0, 0

@@ -7,6 +7,7 @@ one submission. So an engine that spreads work over machines only has to submit 
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 _LOCKS: Final = "locks"
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Executor(Protocol):
@@ -45,13 +47,14 @@ class LocalExecutor(concurrent.futures.Executor):
         folder: Path = user_cache.root() / _LOCKS
         with _refusal_is_said(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        self._said = False
         self._lock = filelock.FileLock(folder / f"{device_key(device, device_id)}.lock")
 
     def submit(self, function: Callable[Given, Result], /, *args: Given.args, **kwargs: Given.kwargs) -> Future[Result]:
         """Wait until the device is free, and make the call; the future is done when it is returned."""
         future: Future[Result] = Future()
         with _refusal_is_said(Path(self._lock.lock_file)):
-            self._lock.acquire()
+            self._acquire()
         try:
             future.set_result(function(*args, **kwargs))
         except Exception as error:
@@ -59,6 +62,15 @@ class LocalExecutor(concurrent.futures.Executor):
         finally:
             self._lock.release()
         return future
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            if not self._said:  # two that take turns would say it in every round
+                self._said = True
+                _LOG.warning("Another measurement has this device: waiting until %s is free.", self._lock.lock_file)
+            self._lock.acquire()
 
 
 @contextmanager
