@@ -17,6 +17,9 @@ TEST := $(VENV)/.installed-test,lab$(GPU)
 
 REST := $(if $(GPU),slow or browser or gpu,(slow or browser) and not gpu)
 
+# as many workers as cores share the cores already; threads of BLAS would only wait for one another
+check rest: export OPENBLAS_NUM_THREADS := 1
+
 .PHONY: help demo lab test check rest chromium bench peers clean
 
 help:  ## list the targets
@@ -33,12 +36,15 @@ check: $(TEST)  ## style, types, layers and the quick tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow and not browser and not gpu" \
-		--ignore=tests/benchmarks
+		--ignore=tests/benchmarks --ignore=tests/browser --ignore=tests/gpu
 
 test: check rest  ## everything: check, then slow, browser and notebook tests, and those of the GPU where there is one
 
 rest: check chromium
-	$(BIN)/pytest -n $(if $(GPU),0,auto) --maxprocesses 2 --dist loadfile -m "$(REST)" --ignore=tests/benchmarks
+	$(BIN)/pytest -n $(if $(GPU),0,auto) --maxprocesses 2 --dist loadfile --no-loadscope-reorder -m "$(REST)" \
+		--ignore=tests/benchmarks
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m "hypothesis and not slow and not gpu" \
+		--hypothesis-profile=thorough --ignore=tests/benchmarks --ignore=tests/browser --ignore=tests/gpu
 
 bench: $(TEST)  ## speed, as ratios against a plain baseline
 	$(BIN)/pytest tests/benchmarks -s $(if $(GPU),,-m "not gpu")

@@ -6,27 +6,71 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import pytest
+from hypothesis import settings
 from onnx import TensorProto, helper
 
 from workbench import zoo
-from workbench.capture.ceilings import cache
+from workbench.capture.ceilings import cache as ceilings_cache
 from workbench.capture.ceilings.ort_chains import Backend
 from workbench.runs.manifest import Ceilings
 
+if TYPE_CHECKING:
+    from workbench.api import Run
+    from workbench.diagnosis.situation import Situation
+
 DATA = Path(__file__).parent / "data"
+# Each run draws anew, so what a few examples miss a later run finds; `make test` draws as many as rare cases need.
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=150, deadline=None)
+settings.load_profile("quick")
+
+# Files whose slow tests take minutes; begun last, they would keep one process busy while the others have ended.
+_LONGEST = ("test_readme.py", "test_cli.py", "test_bad_machine.py", "test_import_fuzz.py")
+
 _BAR = re.compile(r"[^\r\n]*\d+ % \|[^|\r\n]*\| [\d:]+[^\r\n]*")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, the others in their order."""
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
 
 
 @pytest.fixture(scope="session")
 def h200() -> Path:
     """Folder of the runs recorded on an H200 by tests/gpu/record_runs.py."""
     return DATA / "h200"
+
+
+@pytest.fixture(scope="session")
+def recorded(h200) -> "Callable[[str], Run]":
+    """The run of a name under `h200`, opened once for all tests; its tables and diagnosis stay in memory."""
+    from workbench.api import load
+    from workbench.runs.schema import TABLES
+
+    @cache
+    def opened(name: str) -> "Run":
+        run = load(h200 / name)
+        for table in filter(run.has, TABLES):
+            run.table(table)
+        return run
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def situation(recorded) -> "Callable[[str], Situation]":
+    """The situation of the recorded run of a name, worked out once."""
+    from workbench.diagnosis.situation import situation_of
+
+    return cache(lambda name: situation_of(recorded(name), recorded(name).diagnosis))
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +103,12 @@ def small_model(tmp_path_factory) -> Path:
 def known_ceilings(tmp_path_factory) -> Path:
     """A user's cache that knows round ceilings of this CPU, so that a run does not measure them."""
     folder = tmp_path_factory.mktemp("cache")
-    key = cache.key_of(Backend("cpu", 0, None))
+    key = ceilings_cache.key_of(Backend("cpu", 0, None))
     rates = {"tensor:float32": 1e11, "fp:float32": 1e11, "special:float32": 1e9}
     ceilings = Ceilings(flops_per_s=rates, memory_bytes_per_s=1e10, node_overhead_ns=1e3, key=key)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_CACHE", str(folder))
-        cache.store(ceilings, cache.path_of(key))
+        ceilings_cache.store(ceilings, ceilings_cache.path_of(key))
     return folder
 
 

@@ -78,11 +78,11 @@ def test_the_imported_example_is_what_the_capture_says(received):
     assert import_run(files, range="measure", out=received / "run").summary() in TEXT
 
 
-def test_the_table_of_measured_runs_is_what_the_runs_say(h200):
+def test_the_table_of_measured_runs_is_what_the_runs_say(recorded):
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+ \w+) \| (\w+)(?: \(([\w -]+)\))? \| (.+) \|$", TEXT, re.MULTILINE)
     assert len(rows) >= 14
     for name, latency, verdict, sub_cause, numbers in rows:
-        found = load(h200 / name).diagnosis
+        found = recorded(name).diagnosis
         *shares, confidence = numbers.split(" | ")
         assert (format_ns(found.latency.median_ns), found.verdict.name) == (latency, verdict), name
         assert (found.sub_cause or "") == sub_cause, name

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.analysis.attribution import NO_LAUNCH, NO_NODE, OUTSIDE_NODES, attribute, innermost_node
-from workbench.api import load
 
 # What a kernel's name must hold to have come from a node of this type, for the types that leave no doubt.
 NAMES = {
@@ -96,8 +95,8 @@ def test_border_copies_carry_inputs_and_outputs_and_the_rest_says_why():
     "name", ["launch_device", "launch_device_nsys", "memory_device", "compute_device", "resnet50_b1_device",
              "resnet50_b64_device", "encoder_device", "decoder_device"],
 )  # fmt: skip
-def test_no_kernel_of_a_real_run_leads_to_a_node_of_another_kind(h200, name):
-    found = load(h200 / name).diagnosis.nodes
+def test_no_kernel_of_a_real_run_leads_to_a_node_of_another_kind(recorded, name):
+    found = recorded(name).diagnosis.nodes
     kernels = found.device[found.device["table"] == "kernels"]
     types = found.executions["op_type"].to_numpy()[kernels["node"]]
     judged = [(op, kernel) for op, kernel in zip(types, kernels["name"], strict=True) if op in NAMES]

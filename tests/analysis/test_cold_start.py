@@ -5,7 +5,6 @@ import pytest
 from given_tables import Given, call, copy, kernel, launch
 
 from workbench.analysis.cold_start import cold_start
-from workbench.runs.reader import RunFolder
 
 MS = 1_000_000
 STEPS = {
@@ -134,9 +133,9 @@ def test_without_steps_there_are_no_rows():
 
 
 @pytest.mark.parametrize("name", ["resnet50_b1_device", "resnet50_b1_numpy", "resnet50_b1_device_nsys"])
-def test_the_exhaustive_search_of_a_real_run_takes_host_time_and_no_device_work(h200, name):
+def test_the_exhaustive_search_of_a_real_run_takes_host_time_and_no_device_work(recorded, name):
     """With cuDNN 9, ONNX Runtime asks a heuristic also where an exhaustive search is asked for."""
-    run = RunFolder(h200 / name)
+    run = recorded(name)
     assert run.manifest.provider_options["CUDAExecutionProvider"]["cudnn_conv_algo_search"] == "EXHAUSTIVE"
     first = cold_start(run).loc["first call"]
     assert first["kernels_beyond_usual"] == 0
@@ -146,15 +145,15 @@ def test_the_exhaustive_search_of_a_real_run_takes_host_time_and_no_device_work(
     assert first[["loading_ns", "other_ns"]].isna().all()  # recorded before the loading of code was
 
 
-def test_the_first_call_that_captures_a_graph_works_more_than_a_replay(h200):
-    table = cold_start(RunFolder(h200 / "launch_device_graph"))
+def test_the_first_call_that_captures_a_graph_works_more_than_a_replay(recorded):
+    table = cold_start(recorded("launch_device_graph"))
     first = table.loc["first call"]
     assert 0 < first["work_beyond_usual_ns"] < first["device_ns"]
     assert pd.isna(first["kernels_beyond_usual"])
 
 
-def test_weights_are_allocated_and_copied_while_the_session_is_made(h200):
-    table = cold_start(RunFolder(h200 / "resnet50_b1_device"))
+def test_weights_are_allocated_and_copied_while_the_session_is_made(recorded):
+    table = cold_start(recorded("resnet50_b1_device"))
     assert table["allocation_ns"].idxmax() == "session"
     assert table["device_ns"].idxmax() == "session"
     assert table.loc["import", "device_ns"] == 0

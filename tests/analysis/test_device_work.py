@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from given_tables import PASS, Given, call, copy, kernel, launch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.analysis import call_windows
@@ -87,7 +87,6 @@ def random_run(spans, work):
     )
 
 
-@settings(max_examples=40, deadline=None)
 @given(calls, pieces)
 def test_shared_pieces_sum_to_the_windows_whatever_overlaps(spans, work):
     found = call_times(random_run(spans, work), PASS)
@@ -96,7 +95,6 @@ def test_shared_pieces_sum_to_the_windows_whatever_overlaps(spans, work):
     assert found["wall_ns"].sum() == len({t for start, length in spans for t in range(start, start + length)})
 
 
-@settings(max_examples=40, deadline=None)
 @given(calls, pieces, st.integers(1, 4))
 def test_blocks_of_any_size_give_the_same(spans, work, rows):
     run = random_run(spans, work)

@@ -19,7 +19,6 @@ import pytest
 from onnx import helper
 
 from workbench.analysis.tables import measured_calls
-from workbench.analysis.thresholds import COUNTER_FACTOR
 from workbench.api import load
 from workbench.diagnosis.counters import steady_counters
 from workbench.runs.reader import RunFolder
@@ -34,10 +33,14 @@ L2_BYTES = 60 << 20
 
 # Where every node streams at least this many times the cache, and computes no product, nothing of it can stay there …
 STREAMED_SIZE = 4
-STREAMED_BAND = (0.95, 1.02)
+STREAMED_BAND = (0.93, 1.05)
+# … but a row normalisation reads its input twice, for the statistics and for the result: 3 bytes for every 2 counted,
+NORMALISED_BAND = (1.35, 1.55)
+# and the tiles of products read their operands again, and convolutions change the layout of theirs
+MOST_RE_READ = 4.0
 # … and where all that a call touches fits the cache many times over, nothing has to leave it.
 RESIDENT_SIZE = 0.1
-RESIDENT_MOST = 0.05
+RESIDENT_MOST = 0.10
 
 # made so that they must be the one or the other
 STREAMED = "h200/memory_device h200/memory_numpy h200/pcie_device h200/pcie_numpy h200/pcie_pinned".split()
@@ -49,12 +52,14 @@ class Traffic:
     """Bytes per call: seen by the counters, counted, and of the weights that every call reads whole.
 
     smallest_node_bytes: of the node that moves least; 0 where a node computes a product, whose tiles are read again.
+    normalised: every node is a row normalisation.
     """
 
     dram_bytes: float
     counted_bytes: float
     weight_bytes: int
     smallest_node_bytes: float
+    normalised: bool
 
     @property
     def ratio(self) -> float:
@@ -86,6 +91,7 @@ def traffic(name: str) -> Traffic | None:
         float(moved.sum()) + copied,
         weights_read_whole(run),
         0.0 if nodes.nodes["tensor_flops"].any() else float(moved.min()),
+        bool((nodes.nodes["op_type"] == "LayerNormalization").all()),
     )
 
 
@@ -128,11 +134,12 @@ def test_the_traffic_of_every_run_is_one_that_its_sizes_allow(name: str) -> None
     found = known(name)
     assert found.dram_bytes >= found.weight_bytes - L2_BYTES  # what the cache cannot keep is read anew by each call
     if found.streamed:
-        assert STREAMED_BAND[0] <= found.ratio <= STREAMED_BAND[1]
+        low, high = NORMALISED_BAND if found.normalised else STREAMED_BAND
+        assert low <= found.ratio <= high
     elif found.resident:
         assert found.ratio < RESIDENT_MOST
-    else:  # as far as the corroboration by counters takes the two for the same
-        assert found.ratio <= COUNTER_FACTOR
+    else:
+        assert found.ratio <= MOST_RE_READ
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from benchmarks.synthetic_export import write_export
 from benchmarks.synthetic_tables import EPOCH_NS, OP_NAMES
 from benchmarks.synthetic_timeline import D2H, H2D, KERNEL, MEMSET, Spans, Timeline
 from benchmarks.synthetic_truth import Truth, sweep, truth_path
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from slow_reference import Piece, innermost, own_times, spent
 
@@ -191,7 +191,6 @@ def traces(draw):
     return calls, pieces, decoys, [(start, start + length) for start, length in syncs]
 
 
-@settings(max_examples=100, deadline=None)
 @given(traces())
 def test_any_trace_is_measured_as_the_reference_does(trace):
     calls, pieces, decoys, syncs = trace
@@ -223,7 +222,6 @@ def test_any_trace_is_measured_as_the_reference_does(trace):
         assert found.loc[call].to_dict() == spent(begin, finish, mine, syncs)
 
 
-@settings(max_examples=200, deadline=None)
 @given(traces())
 def test_the_sweep_behind_the_truth_decides_ties_as_the_reference_does(trace):
     """Moments coincide too rarely in a small export to be seen there, and some hundred times in a large one."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 import pytest
@@ -18,9 +17,8 @@ from workbench.analysis.kernel_names import (
     UNIT_RULES,
     kernel_rules,
 )
+from workbench.api import Run
 from workbench.capture.demangle import demangle
-from workbench.diagnosis.diagnosis import diagnose
-from workbench.runs.reader import RunFolder
 
 GEMM, CONV, ATTENTION, ELEMENTWISE, REDUCTION, COPY, OTHER = FAMILIES
 
@@ -201,12 +199,12 @@ def test_every_rule_decides_some_example() -> None:
 
 
 @pytest.fixture(scope="module")
-def launched(h200: Path) -> list[tuple[str, str]]:
+def launched(recorded: Callable[[str], Run]) -> list[tuple[str, str]]:
     """(kernel, operator that launched it), each once, over recorded runs of different models."""
 
     def pairs() -> Iterator[tuple[str, str]]:
         for name in ("compute_device", "memory_device", "encoder_device", "decoder_device", "resnet50_b64_device"):
-            nodes = diagnose(RunFolder(h200 / name)).nodes
+            nodes = recorded(name).diagnosis.nodes
             assert nodes is not None
             kernels = nodes.device[(nodes.device["table"] == "kernels") & (nodes.device["node"] >= 0)]
             operators = nodes.executions["op_type"].astype(str).to_numpy()[kernels["node"]]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from statistics import median_low
 
 import pandas as pd
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from workbench.analysis.intervals import union
 from workbench.analysis.kernel_times import kernel_times
-from workbench.runs.reader import RunFolder
+from workbench.api import Run
 from workbench.runs.schema import TABLES
 
 NAMES = ("ampere_sgemm_128x64_nn", "triton_poi_fused_relu_0", "unheard_of", None)
@@ -110,8 +109,10 @@ def test_a_run_without_kernels_has_no_times() -> None:
         ("decoder_device", {"GEMM", "copy", "elementwise", "reduction"}),
     ],
 )
-def test_tensor_cores_by_name_agree_with_the_hardware_counter(h200: Path, name: str, families: set[str]) -> None:
-    run = RunFolder(h200 / name)
+def test_tensor_cores_by_name_agree_with_the_hardware_counter(
+    recorded: Callable[[str], Run], name: str, families: set[str]
+) -> None:
+    run = recorded(name)
     times = kernel_times(run)
     assert times is not None
     assert set(times.kernels["family"]) == families
@@ -123,8 +124,8 @@ def test_tensor_cores_by_name_agree_with_the_hardware_counter(h200: Path, name: 
     assert counted <= by_name + 0.01
 
 
-def test_times_of_recorded_kernels_are_those_of_their_calls(h200: Path) -> None:
-    times = kernel_times(RunFolder(h200 / "launch_device"))
+def test_times_of_recorded_kernels_are_those_of_their_calls(recorded: Callable[[str], Run]) -> None:
+    times = kernel_times(recorded("launch_device"))
     assert times is not None
     per_call = times.kernels.set_index("family")["count"] / times.calls
     assert per_call.to_dict() == {"GEMM": 150, "elementwise": 150}

@@ -7,7 +7,6 @@ from given_tables import CEILINGS, H200, PASS, Given, call, copy, kernel, launch
 from workbench.analysis.attribution import OUTSIDE_NODES, STARTS_BEFORE_LAUNCH
 from workbench.analysis.node_times import node_times
 from workbench.analysis.roofline import LIMITS
-from workbench.api import load
 
 
 def times(run):
@@ -65,9 +64,9 @@ def test_a_kernel_before_its_launch_is_no_pair():
     assert found["launch_ns"].tolist() == [-1]
 
 
-def test_replayed_or_not_nothing_is_lost(h200):
+def test_replayed_or_not_nothing_is_lost(recorded):
     for name in ("launch_device", "launch_device_graph", "resnet50_b1_numpy"):
-        run = load(h200 / name)
+        run = recorded(name)
         device = run.manifest.device
         found = node_times(
             run, device, run.manifest.ceilings, tf32=True, input_bytes={}, output_names=[], pass_name=PASS
@@ -77,9 +76,9 @@ def test_replayed_or_not_nothing_is_lost(h200):
         assert found.outside_ns["unknown"] + found.outside_ns["under-filled"] > 0.5 * sum(found.outside_ns.values())
 
 
-def test_the_limits_of_nodes_sum_to_their_time(h200):
+def test_the_limits_of_nodes_sum_to_their_time(recorded):
     for name in ("resnet50_b64_device", "decoder_device"):
-        found = load(h200 / name).diagnosis.nodes
+        found = recorded(name).diagnosis.nodes
         split = found.nodes[[f"{limit}_ns" for limit in LIMITS]].sum(axis=1)
         assert np.allclose(split, found.nodes["time_ns"], rtol=1e-12)
         assert sum(found.outside_ns.values()) == 0

@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from given_tables import PASS, Given, kernel, launch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.analysis.blocks import BLOCK_ROWS
@@ -114,7 +114,6 @@ def like(longest, **values):
     return st.tuples(spans(longest), st.fixed_dictionaries(columns)).map(lambda parts: parts[0] | parts[1])
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data(), st.sampled_from([1, 2, 3, 5, BLOCK_ROWS]))
 def test_any_trace_in_blocks_of_any_size(data, block_rows):
     processes = data.draw(st.sampled_from([(None,), (7,), (7, None), (7, 8), (7, 8, None)]))

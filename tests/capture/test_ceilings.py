@@ -55,6 +55,7 @@ def counted(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_cpu_limits_are_positive_and_finite():
     seen = []
     found = measure("cpu", threads=1, progress=seen.append)

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from convertible import node, request_for, save, write_models
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -183,7 +183,6 @@ def test_large_models_keep_their_weights_beside_the_graph(models, tmp_path, monk
     assert relative_error(outputs(request.target, feeds), outputs(models["encoder"], feeds)) < TOLERANCE[conversion]
 
 
-@settings(max_examples=50, deadline=None)
 @given(count=st.integers(1, 10), seed=st.integers(0, 2**32 - 1))
 def test_sorting_puts_nodes_behind_what_they_read_and_keeps_a_sorted_order(count, seed):
     rng = np.random.default_rng(seed)

@@ -143,6 +143,7 @@ def run_rows(model, rows):
     return session.run(None, {session.get_inputs()[0].name: rows})[0]
 
 
+@pytest.mark.slow
 def test_a_rebatched_resnet50_gives_the_rows_of_batch_1():
     model = read_model(zoo.resnet50_path())
     rng = np.random.default_rng(0)

@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from workbench import zoo
 from workbench.capture import part as module
+from workbench.capture import tensors
+from workbench.capture.feeds import load_feeds, save_feeds
 from workbench.capture.part import PART_FILE, WEIGHTS_FILE, cut_part
 from workbench.capture.subgraph import Wiring, extract
 from workbench.config import Part
@@ -41,6 +43,23 @@ def saved(folder, nodes, inputs, outputs, held=(), **options):
     model = helper.make_model(graph, opset_imports=imports, **{"ir_version": 10, **options})
     (folder / "whole.onnx").write_bytes(model.SerializeToString())
     return folder / "whole.onnx"
+
+
+@pytest.fixture
+def child():
+    """Have a child process compute the values that reach the part, as is always done outside these tests."""
+
+
+@pytest.fixture(autouse=True)
+def quickly(request, monkeypatch):
+    """Without `child`, compute them in this process: what crosses to a child and back does not depend on the graph."""
+
+    def here(module, arguments, **limits):
+        model, weights_folder, feeds, values = map(Path, arguments)
+        save_feeds(values, tensors._compute(model, weights_folder, load_feeds(feeds)))
+
+    if "child" not in request.fixturenames:
+        monkeypatch.setattr(tensors, "run_child", here)
 
 
 @pytest.fixture
@@ -84,7 +103,7 @@ def refusal_of(kind, path, feeds, **part):
     return text
 
 
-def test_a_node_runs_alone_with_its_real_shapes_and_values(residual):
+def test_a_node_runs_alone_with_its_real_shapes_and_values(child, residual):
     path, feeds, notes = cut(residual, IMAGE, node="Conv#1")
     assert path == residual.parent / PART_FILE
     part = onnx.load(path)
@@ -404,14 +423,14 @@ def test_what_stops_the_run_before_the_part_is_one_sentence(tmp_path):
     assert "'x'" in refusal_of(FeedError, path, {}, node="relu")
 
 
-def test_a_wrong_feed_and_a_size_beyond_memory_keep_their_class(tmp_path):
+def test_a_wrong_feed_and_a_size_beyond_memory_keep_their_class(child, tmp_path):
     nodes = [helper.make_node("ConstantOfShape", ["s"], ["c"]), helper.make_node("Relu", ["c"], ["y"], "relu")]
     path = saved(tmp_path, nodes, [("s", I64, [1])], ["y"])
     assert str(2**45) in refusal_of(OutOfMemoryError, path, {"s": np.array([2**43])}, node="relu")
     assert "tensor(float)" in refusal_of(FeedError, path, {"s": np.ones(1, np.float32)}, node="relu")
 
 
-def test_a_run_that_takes_too_long_is_ended(residual):
+def test_a_run_that_takes_too_long_is_ended(child, residual):
     with pytest.raises(WorkerTimeoutError, match="raise --timeout"):
         cut(residual, IMAGE, timeout_s=0.01, node="add")
     assert not (residual.parent / PART_FILE).exists()

@@ -235,6 +235,7 @@ def test_a_latency_pass_that_fails_leaves_nothing(small_model, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ceilings_that_cannot_be_measured_are_written_down(small_model, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise WorkerError("no ceilings today.")
@@ -246,6 +247,7 @@ def test_ceilings_that_cannot_be_measured_are_written_down(small_model, tmp_path
     assert run.manifest.ceilings.memory_bytes_per_s is None
 
 
+@pytest.mark.slow
 def test_a_rebatched_copy_and_the_made_inputs_are_removed(tmp_path, monkeypatch, known_ceilings, small_model):
     monkeypatch.setenv("WORKBENCH_CACHE", str(known_ceilings))
     run = RunFolder(record(config_of(small_model, provider="cpu", batch=3), tmp_path / "run"))

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workbench.api import load
 from workbench.api.tuning import Tuning
 from workbench.diagnosis import findings as findings_package
 from workbench.diagnosis.findings import findings
@@ -21,17 +20,18 @@ def of(run):
 
 def test_float32_matrix_work_without_tf32_is_found(h200_experiments):
     tuning = Tuning(h200_experiments / "resnet50-b32")
-    found = of(tuning.run("tf32-off"))["tf32-off"]
+    without = tuning.run("tf32-off")
+    found = of(without)["tf32-off"]
     assert found.lever == "tf32-on"
-    assert 0.3 < found.saves_ns / tuning.run("tf32-off").diagnosis.latency.median_ns < 1
+    assert 0.3 < found.saves_ns / without.diagnosis.latency.median_ns < 1
     assert found.evidence["op_type"].str.contains("Conv").all()
     assert "tf32-off" not in of(tuning.run())
 
 
 @pytest.mark.parametrize("name", ["resnet50_b1_numpy", "launch_device_graph", "memory_numpy", "encoder_device"])
-def test_findings_come_in_order_and_whole(h200, name):
-    run = load(h200 / name)
-    found = findings(run, run.diagnosis)
+def test_findings_come_in_order_and_whole(recorded, name):
+    run = recorded(name)
+    found = run.findings
     saved = [each.saves_ns for each in found if each.saves_ns is not None]
     assert saved == sorted(saved, reverse=True)
     assert [each.saves_ns for each in found[: len(saved)]] == saved
@@ -45,8 +45,8 @@ def test_findings_come_in_order_and_whole(h200, name):
     assert len({each.rule for each in found}) <= len(RULES)
 
 
-def test_findings_are_plain_data(h200):
-    run = load(h200 / "resnet50_b1_numpy")
+def test_findings_are_plain_data(recorded):
+    run = recorded("resnet50_b1_numpy")
     told = json.loads(json.dumps(run.to_dict(), allow_nan=False))
     assert told["verdict"] == "launch"
     assert [each["rule"] for each in told["findings"]] == [each.rule for each in run.findings]

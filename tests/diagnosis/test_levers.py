@@ -229,9 +229,9 @@ def test_the_batch_of_a_part_is_that_of_the_whole_model():
     assert applied(lever("batch-x2"), situation).batch == 16
 
 
-def test_batch_normalisation_is_seen_where_it_was_folded(h200):
-    assert situation_of(load(h200 / "resnet50_b1_device")).graph.batch_norm
-    assert not situation_of(load(h200 / "launch_device")).graph.batch_norm
+def test_batch_normalisation_is_seen_where_it_was_folded(situation):
+    assert situation("resnet50_b1_device").graph.batch_norm
+    assert not situation("launch_device").graph.batch_norm
 
 
 def test_a_batch_goes_where_the_configuration_sizes_it():
@@ -256,9 +256,8 @@ def test_a_lever_of_the_users_own():
         ("resnet50_b64_device", ["batch-64"]),
     ],
 )
-def test_what_a_recorded_run_has_already(h200, run, names):
-    situation = situation_of(load(h200 / run))
-    assert [lever(name).why_not(situation) for name in names] == [ALREADY_SO] * len(names)
+def test_what_a_recorded_run_has_already(situation, run, names):
+    assert [lever(name).why_not(situation(run)) for name in names] == [ALREADY_SO] * len(names)
 
 
 @pytest.mark.parametrize(
@@ -270,21 +269,21 @@ def test_what_a_recorded_run_has_already(h200, run, names):
         ("compute_device", "compute"),
     ],
 )
-def test_levers_of_the_verdict_come_first_and_by_their_gain(h200, run, cause):
-    situation = situation_of(load(h200 / run))
-    assert held_back_by(situation) == {cause}
-    found = ranked(situation)
+def test_levers_of_the_verdict_come_first_and_by_their_gain(situation, run, cause):
+    of_run = situation(run)
+    assert held_back_by(of_run) == {cause}
+    found = ranked(of_run)
     treats = [cause in one.lever.treats for one in found]
     assert treats == sorted(treats, reverse=True)
     assert any(treats)
-    assert all(one.lever.why_not(situation) is None for one in found)
+    assert all(one.lever.why_not(of_run) is None for one in found)
     ratios = [1.0 if one.prediction.ratio is None else one.prediction.ratio for one in found]
     for part in ([r for r, t in zip(ratios, treats, strict=True) if t is first] for first in (True, False)):
         assert part == sorted(part)
 
 
-def test_levers_for_an_objective(h200):
-    found = ranked(situation_of(load(h200 / "launch_device")), "latency")
+def test_levers_for_an_objective(situation):
+    found = ranked(situation("launch_device"), "latency")
     assert found[0].lever.name == "cuda-graph"
     assert all("latency" in one.lever.serves for one in found)
 

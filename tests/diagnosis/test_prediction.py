@@ -1,6 +1,5 @@
 """Predictions against what was recorded with the lever on an H200, their arithmetic by hand, and when none is made."""
 
-import functools
 import itertools
 import re
 from dataclasses import replace
@@ -46,11 +45,6 @@ OTHERS = [
 # In compute_device the power cap held the clock at three quarters, which the base does not show, and in pcie_device
 # nothing but the ends of the call is left beside 67 µs of work.
 WITHOUT_T = {"compute_device", "pcie_device"}
-
-
-@pytest.fixture(scope="module")
-def situation(h200):
-    return functools.cache(lambda name: situation_of(load(h200 / name)))
 
 
 def measured_ratio(situation, base, variant):

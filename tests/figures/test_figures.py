@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.analysis.tables import measured_calls, rows_of
-from workbench.diagnosis.diagnosis import Diagnosis, diagnose
+from workbench.api import Run
+from workbench.diagnosis.result import Diagnosis
 from workbench.figures.classes import COLOURS
 from workbench.figures.latency import latency_series
 from workbench.figures.marks import COLUMNS, busy_fraction, details, merge_marks, timeline_marks
@@ -40,9 +41,9 @@ NAMES = ("compute_numpy", "launch_device", "launch_device_graph", "launch_device
 
 
 @pytest.fixture(scope="module")
-def opened(h200: Path) -> dict[str, tuple[RunFolder, Diagnosis]]:
-    runs = {name: RunFolder(h200 / name) for name in NAMES}
-    return {name: (run, diagnose(run)) for name, run in runs.items()}
+def opened(recorded: Callable[[str], Run]) -> dict[str, tuple[RunFolder, Diagnosis]]:
+    runs = {name: recorded(name) for name in NAMES}
+    return {name: (run, run.diagnosis) for name, run in runs.items()}
 
 
 def marks_of(run: RunFolder, diagnosis: Diagnosis, calls: int = 3) -> pd.DataFrame:

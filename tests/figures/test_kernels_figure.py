@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from workbench.analysis.kernel_names import FAMILIES, kernel_rules
 from workbench.analysis.kernel_times import KernelTimes, kernel_times
+from workbench.api import Run
 from workbench.figures.classes import COLOURS
 from workbench.figures.kernels import FAMILY_COLOURS, short_name, tensor_cores, top_kernels
-from workbench.runs.reader import RunFolder
 
 
 @pytest.fixture(scope="module")
-def times(h200: Path) -> KernelTimes:
-    found = kernel_times(RunFolder(h200 / "resnet50_b64_device"))
+def times(recorded: Callable[[str], Run]) -> KernelTimes:
+    found = kernel_times(recorded("resnet50_b64_device"))
     assert found is not None
     return found
 

@@ -130,7 +130,7 @@ def intervals(run: RunFolder, table: str) -> Counter[tuple[int, int]]:
     return Counter(zip(rows["start_ns"].tolist(), ends.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["launch_numpy", "resnet50_b1_graph"])
+@pytest.mark.parametrize("name", ["pcie_numpy", "resnet50_b1_graph"])
 def test_every_row_of_a_real_run_is_one_slice_with_its_exact_times(name: str) -> None:
     run, trace = RunFolder(H200 / name), real(name)
     for table in (*SLICES, "graphs"):
@@ -159,7 +159,7 @@ def test_arrows_join_exactly_the_calls_and_the_work_that_share_an_id() -> None:
 
 
 def test_counters_carry_the_values_from_the_start_of_their_window() -> None:
-    run, trace = RunFolder(H200 / "launch_numpy"), real("launch_numpy")
+    run, trace = RunFolder(H200 / "pcie_numpy"), real("pcie_numpy")
     found = Counter((trace.path(track), time, value) for track, time, value in trace.values)
     wanted = Counter(
         (f"device {row.device} / {row.metric}", row.time_ns - getattr(row, "window_ns", 0), row.value)
@@ -172,7 +172,7 @@ def test_counters_carry_the_values_from_the_start_of_their_window() -> None:
 
 
 def test_tracks_say_pass_process_thread_and_stream(tmp_path: Path) -> None:
-    run = RunFolder(H200 / "launch_numpy")
+    run = RunFolder(H200 / "pcie_numpy")
     trace = exported(run, tmp_path, passes=["activity"])
     pid = int(run.latency.query("`pass` == 'activity'")["process"].iloc[0])
     thread = int(run.launches.query("`pass` == 'activity'")["thread"].iloc[0])

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import tarfile
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,13 @@ JOINED = {
 }
 
 
-@pytest.fixture
-def imported(capture, tmp_path):
-    """Import captures by name into a folder of the test's own."""
+@pytest.fixture(scope="module")
+def imported(capture, tmp_path_factory):
+    """Import captures by name, the same part of the same ones once for all tests."""
 
+    @cache
     def run(*names: str, **options) -> wb.Run:
-        return wb.import_run([capture(name) for name in names], out=tmp_path / "run", **options)
+        return wb.import_run([capture(name) for name in names], out=tmp_path_factory.mktemp("run") / "run", **options)
 
     return run
 
@@ -113,6 +115,7 @@ def test_one_process_can_be_chosen(imported):
     assert len(run.kernels) == 1721
 
 
+@pytest.mark.slow
 def test_gpu_metrics_are_counters(imported, capture):
     run = imported(METRICS)
     counters = run.table("counters")
@@ -269,9 +272,9 @@ def test_a_trace_of_pytorch_is_a_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [f"ort_profile_h200_{family}.json" for family in ("compute", "memory", "launch")] + [TWO, METRICS, FOUR]
+    "name", ["ort_profile_h200_memory.json", TWO, FOUR, pytest.param(METRICS, marks=pytest.mark.slow)]
 )
-def test_every_capture_is_a_run_with_a_report(imported, tmp_path, name):
+def test_every_kind_of_capture_is_a_run_with_a_report(imported, tmp_path, name):
     run = imported(name)
     assert len(run.latency) >= 1
     assert run.report(tmp_path / "report.html").stat().st_size < 3_000_000
@@ -317,7 +320,7 @@ def test_an_export_that_writes_zero_for_nothing(capture, tmp_path):
     assert run.manifest.imported.skipped == []
 
 
-def test_rows_out_of_order_are_sorted(capture, tmp_path):
+def test_rows_out_of_order_are_sorted(imported, capture, tmp_path):
     file = tmp_path / "shuffled.sqlite"
     shutil.copy(capture(FOUR), file)
     with closing(sqlite3.connect(file)) as export:
@@ -327,7 +330,7 @@ def test_rows_out_of_order_are_sorted(capture, tmp_path):
         export.execute("ALTER TABLE shuffled RENAME TO CUPTI_ACTIVITY_KIND_KERNEL")
         export.commit()
     run = wb.import_run(file, out=tmp_path / "run")
-    straight = wb.import_run(capture(FOUR), out=tmp_path / "straight")
+    straight = imported(FOUR)
     assert run.kernels["start_ns"].is_monotonic_increasing
     columns = ["start_ns", "end_ns", "correlation", "call", "grid_x"]
     assert (run.kernels[columns].to_numpy() == straight.kernels[columns].to_numpy()).all()
@@ -361,9 +364,9 @@ def test_open_ranges_end_with_the_capture(capture, tmp_path):
         ({"device": 7}, "device 0"),
     ],
 )
-def test_a_selection_that_is_not_there_is_one_sentence(imported, tmp_path, options, words):
+def test_a_selection_that_is_not_there_is_one_sentence(capture, tmp_path, options, words):
     with pytest.raises(ConfigError, match=words) as refusal:
-        imported(FOUR, **options)
+        wb.import_run(capture(FOUR), out=tmp_path / "run", **options)
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -404,10 +407,9 @@ def test_a_report_goes_through_nsys(capture, tmp_path, monkeypatch):
     assert not (run.folder / "export.sqlite").exists()
 
 
-def test_a_run_that_exists_is_not_overwritten(imported, tmp_path):
-    imported(FOUR)
+def test_a_run_that_exists_is_not_overwritten(imported, capture):
     with pytest.raises(RunFolderError, match="exists already"):
-        imported(FOUR)
+        wb.import_run(capture(FOUR), out=imported(FOUR).folder)
 
 
 @pytest.mark.parametrize(("text", "pair"), [("20..30", (20, 30)), (" 7 ", (7, 7)), ("0 .. 1", (0, 1))])

@@ -179,7 +179,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         tracemalloc.stop()
         return used
 
-    assert peak(6_000) < 1.2 * peak(2_000)
+    assert peak(3_000) < 1.2 * peak(1_000)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runs.corpus import columns_of, quoted
@@ -99,7 +99,6 @@ def some_bounds(rng: Random, columns: list[str]) -> list[Bounds]:
     return [Bounds(name, *sorted(rng.choices(ends, k=2))) for name in names]
 
 
-@settings(max_examples=120, deadline=None)
 @given(st.integers(0, 1 << 32), st.booleans())
 def test_rows_equal_those_of_sqlite(seed, unusual):
     rng = Random(seed)
@@ -175,7 +174,8 @@ def test_a_catalogue_with_names_exchanged_is_refused(tmp_path):
         decoded(path, ["a"], [], 1 << 16)
 
 
-def test_damaged_files_give_the_rows_of_sqlite_or_none(tmp_path):
+@pytest.mark.parametrize("times", [150, pytest.param(900, marks=pytest.mark.slow)])
+def test_damaged_files_give_the_rows_of_sqlite_or_none(tmp_path, times):
     rng = Random(3)
     whole, path = [], tmp_path / "damaged.sqlite"
     for seed in range(12):
@@ -184,7 +184,7 @@ def test_damaged_files_give_the_rows_of_sqlite_or_none(tmp_path):
         if made.stat().st_size < 1 << 18:
             whole.append((made.read_bytes(), columns))
     given_rows = 0
-    for _ in range(900):
+    for _ in range(times):
         content, columns = rng.choice(whole)
         damaged = bytearray(content)
         page_bytes = int.from_bytes(content[16:18])
@@ -199,7 +199,7 @@ def test_damaged_files_give_the_rows_of_sqlite_or_none(tmp_path):
             continue
         assert rows == selected(path, columns, [])
         given_rows += 1
-    assert given_rows > 100
+    assert given_rows > times / 9
 
 
 def test_pages_that_lead_in_a_circle_end(tmp_path):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from workbench.errors import ConfigError
 from workbench.tuning.blocks import Block
@@ -157,6 +156,8 @@ def test_outliers_of_unknown_values():
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(-0.5, 0.5), min_size=3, max_size=5))
 def test_the_interval_is_no_narrower_than_that_of_student_and_of_all_resamples(values):
+    from scipy import stats  # slow to import
+
     data = np.array(values)
     low, high = interval(data, resamples=999)
     n = len(data)

@@ -49,7 +49,7 @@ def bits(value):
     return struct.pack("d", value) if isinstance(value, float) else value
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(BLOCK, max_size=4))
 def test_blocks_come_back_bit_by_bit(tmp_path, blocks):
     save_blocks(tmp_path, blocks)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from workbench.analysis.kernel_times import kernel_times
 from workbench.analysis.thresholds import CLEAR_LEAD, LARGE_SHARE
-from workbench.diagnosis.diagnosis import Diagnosis
 from workbench.diagnosis.findings import findings
 from workbench.diagnosis.levers import Ranked, ranked, situation_of
+from workbench.diagnosis.result import Diagnosis
 from workbench.figures.units import format_percent
 from workbench.report import facts, tables
 from workbench.report.findings import shown

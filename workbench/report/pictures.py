@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from workbench.analysis.kernel_times import kernel_times
 from workbench.analysis.node_times import NodeTimes
 from workbench.analysis.tables import measured_calls, rows_of
-from workbench.diagnosis.diagnosis import Diagnosis, detailed_pass, timed_pass
+from workbench.diagnosis.passes import detailed_pass, timed_pass
+from workbench.diagnosis.result import Diagnosis
 from workbench.figures.kernels import top_kernels
 from workbench.figures.latency import latency_series
 from workbench.figures.marks import timeline_marks

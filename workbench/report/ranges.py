@@ -8,7 +8,7 @@ import pandas as pd
 
 from workbench.analysis.range_times import range_times
 from workbench.analysis.tables import rows_of
-from workbench.diagnosis.diagnosis import detailed_pass
+from workbench.diagnosis.passes import detailed_pass
 from workbench.figures.theme import shorten
 from workbench.figures.units import format_ns, format_percent
 from workbench.report.tables import Row

@@ -11,7 +11,7 @@ from workbench.analysis.cold_start import cold_start
 from workbench.analysis.kernel_times import KernelTimes
 from workbench.analysis.node_times import NodeTimes
 from workbench.config import RunConfig
-from workbench.diagnosis.diagnosis import Diagnosis
+from workbench.diagnosis.result import Diagnosis
 from workbench.figures.classes import CLASS_OF_LIMIT, COLOURS
 from workbench.figures.kernels import FAMILY_COLOURS, short_name, tensor_cores
 from workbench.figures.theme import shorten

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from workbench.diagnosis.diagnosis import Diagnosis
 from workbench.diagnosis.findings import findings
+from workbench.diagnosis.result import Diagnosis
 from workbench.figures.units import format_ns, format_percent
 from workbench.report import facts
 from workbench.report.findings import finding_lines

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import pytest
+import onnx_tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_node import count
 from onnx import helper, numpy_helper, shape_inference
-
-onnx_tool = pytest.importorskip("onnx_tool")
 
 SIZE = st.integers(1, 6)
 PRODUCTS = ("Conv", "Gemm", "MatMul", "Einsum", "QLinearConv")
