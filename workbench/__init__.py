@@ -10,10 +10,13 @@ from workbench.version import __version__
 if TYPE_CHECKING:
     from workbench import zoo
     from workbench.api import (
+        Confirmation,
         Run,
         Search,
         Sweep,
         Tuning,
+        Validation,
+        confirm,
         experiment,
         import_run,
         load,
@@ -22,21 +25,25 @@ if TYPE_CHECKING:
         search,
         sweep,
         tune,
+        validate,
     )
     from workbench.config import RunConfig
     from workbench.diagnosis.levers import levers
     from workbench.tuning.experiment import OutputCheck
 
 __all__ = [
-    "OutputCheck", "Run", "RunConfig", "Search", "Sweep", "Tuning", "__version__", "experiment", "import_run", "levers",
-    "load", "profile", "samples", "search", "sweep", "tune", "zoo",
+    "Confirmation", "OutputCheck", "Run", "RunConfig", "Search", "Sweep", "Tuning", "Validation", "__version__",
+    "confirm", "experiment", "import_run", "levers", "load", "profile", "samples", "search", "sweep", "tune",
+    "validate", "zoo",
 ]  # fmt: skip
 
 _HOMES = {
     **dict.fromkeys(("Run", "import_run", "load", "profile", "samples"), "workbench.api.run"),
     **dict.fromkeys(("Tuning", "experiment", "tune"), "workbench.api.tuning"),
+    **dict.fromkeys(("Confirmation", "confirm"), "workbench.api.confirming"),
     **dict.fromkeys(("Search", "search"), "workbench.api.searching"),
     **dict.fromkeys(("Sweep", "sweep"), "workbench.api.sweeping"),
+    **dict.fromkeys(("Validation", "validate"), "workbench.api.validating"),
     "OutputCheck": "workbench.tuning.experiment",
     "RunConfig": "workbench.config",
     "levers": "workbench.diagnosis.levers",

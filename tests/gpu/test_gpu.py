@@ -135,3 +135,15 @@ def test_code_that_cuda_loads_is_seen(models, tmp_path):
     loads = profiled(models, "launch", tmp_path, binding="device").loads
     assert set(loads["kind"]) <= {"module", "function", "compiled"}
     assert len(loads) > 0
+
+
+def test_a_launch_verdict_is_confirmed_by_the_graph_that_takes_the_launches_away(models, tmp_path):
+    run = profiled(models, "launch", tmp_path, binding="device")
+    found = run.confirm(rounds=3, out=tmp_path / "confirmed")
+    assert (found.outcome, found.confirmed) == ("confirmed", ["launch"]), found.summary()
+    (graph,) = found.steps[0].must_help
+    assert graph.experiment.lever == "cuda-graph"
+    assert graph.ratio[2] < 1
+    assert abs(graph.share.value - graph.share.traced) <= 0.1
+    assert found.run("launch", "cuda-graph").manifest.config["cuda_graph"] is True
+    assert str(wb.Confirmation(found.folder)) == str(found)

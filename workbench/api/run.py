@@ -14,18 +14,21 @@ from workbench.analysis.work import count_work
 from workbench.capture.record import DEFAULT_TIMEOUT_S, record
 from workbench.capture.resolve import Activity
 from workbench.config import RunConfig
-from workbench.diagnosis.diagnosis import Diagnosis, diagnose
+from workbench.diagnosis.diagnosis import diagnose
+from workbench.diagnosis.result import Diagnosis
 from workbench.errors import ModelError, RunFolderError
 from workbench.runs.imports import Selection, import_files
 from workbench.runs.imports.calls import parse_calls
 from workbench.runs.manifest import Ceilings, DeviceInfo, SourceInfo
 from workbench.runs.reader import RunFolder
+from workbench.runs.writer import MANIFEST
 from workbench.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from workbench.api.confirming import Confirmation
     from workbench.diagnosis.findings import Finding
     from workbench.runs.export import ExportFormat
 
@@ -57,6 +60,12 @@ class Run(RunFolder):
     def work(self) -> pd.DataFrame:
         """Flops and bytes of each row of `nodes`, as `workbench.analysis.work.count_work` derives them."""
         return count_work(self.nodes, self.graph)
+
+    def confirm(self, **options: Any) -> Confirmation:
+        """Put the verdict to the test on the GPU at hand; the options are those of `workbench.confirm`."""
+        from workbench.api.confirming import confirm
+
+        return confirm(self, **options)
 
     def report(self, path: str | Path) -> Path:
         """Write the run's report as one HTML file that opens offline; raises `DiskFullError`."""
@@ -203,4 +212,4 @@ def load(folder: str | Path) -> Run:
 
 def samples() -> dict[str, Run]:
     """The runs recorded on a real GPU that ship with the package, by name."""
-    return {path.name: Run(path) for path in sorted(_SAMPLES.iterdir()) if path.is_dir()}
+    return {path.name: Run(path) for path in sorted(_SAMPLES.iterdir()) if (path / MANIFEST).is_file()}

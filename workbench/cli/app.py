@@ -1,7 +1,8 @@
-"""The command line: `workbench profile | tune | levers | import | export | diagnose | report | doctor | zoo | demo`.
+"""The command line: `workbench profile | tune | levers | confirm | import | export | diagnose | report | doctor | …`.
 
 With `--json` a command prints one JSON object on standard output and nothing else there; progress and messages go to
-standard error. Exit status: 0 on success, 1 on a failed run, 2 on wrong usage, 130 when interrupted.
+standard error. Exit status: 0 on success, 1 on a failed run, 2 on wrong usage, 130 when interrupted; `confirm` adds 3
+and 4.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 
+from workbench.cli.confirm import confirm
 from workbench.cli.options import check_timeout, with_run_options
 from workbench.cli.output import Interrupted, Json, kept, print_json, progress_bar
 from workbench.cli.tune import levers, tune
+from workbench.cli.validate import validate
 from workbench.errors import ConfigError, WorkbenchError
 
 app = typer.Typer(
@@ -66,6 +69,8 @@ def profile(
 
 app.command()(tune)
 app.command()(levers)
+app.command()(validate)
+app.command()(confirm)
 
 
 @app.command("import")

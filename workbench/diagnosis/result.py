@@ -51,6 +51,10 @@ class Diagnosis:
     notes: list[str]
     nodes: NodeTimes | None = field(repr=False)
 
+    def __str__(self) -> str:
+        known = [f"{name} {100 * share:.1f} %" for name, share in self.shares.items() if share is not None]
+        return f"{self.verdict}\n  {', '.join(known) or 'no shares'} of {self.latency.median_ns:,.0f} ns a call"
+
     def to_dict(self) -> dict[str, Any]:
         """The object that `workbench diagnose --json` prints."""
         pieces = self.pieces

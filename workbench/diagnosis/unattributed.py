@@ -33,24 +33,24 @@ def with_floors(
 ) -> LimitSplit:
     """The split with its unknown part classed by the floors.
 
-    Kernels that fill little of the GPU are known by their own grids, so that what is unknown of the others is compute
-    or memory; of whole replays, whose kernels were not recorded, it may be under-filled as well. work_ns: device work
-    of a call. ceiling_shift: as in `limit_split`.
+    Kernels that fill little of the GPU are known by their own grids. Where the floors call more of the work
+    under-filled than that, because it is far from both ceilings, the unknown part holds the difference; the rest of it
+    is compute and memory in the proportion of the floors. work_ns: device work of a call. ceiling_shift: as in
+    `limit_split`.
     """
     shift = np.asarray(ceiling_shift, np.float64)
     busy, evenly = np.full(shift.shape, work_ns), np.full(shift.shape, EVENLY)
     found = by_limit(floors, shifted(floors, shift), busy, evenly, shortest_ns or 0.0)
-    replays_alone = np.all(np.asarray(split.under_filled) == 0)
-    under = found["under-filled"] * replays_alone
-    known = found["compute"] + found["memory"] + under
-
-    def part(amount: Amount) -> Amount:
-        return split.unknown * np.divide(amount, known, out=np.zeros_like(known), where=known > 0)
-
-    rest = np.where(known > 0, 0.0, split.unknown)
+    compute, memory, under = (found[name] for name in ("compute", "memory", "under-filled"))
+    filled = compute + memory
+    part = np.divide(under, filled + under, out=np.zeros_like(under), where=filled + under > 0)
+    more = np.where(filled > 0, np.clip(part - split.under_filled, 0.0, split.unknown), split.unknown * (under > 0))
+    rest = split.unknown - more
+    to_compute = rest * np.divide(compute, filled, out=np.zeros_like(filled), where=filled > 0)
+    to_memory = rest * np.divide(memory, filled, out=np.zeros_like(filled), where=filled > 0)
     return LimitSplit(
-        split.compute + part(found["compute"]),
-        split.memory + part(found["memory"]),
-        split.under_filled + part(under),
-        rest,
+        split.compute + to_compute,
+        split.memory + to_memory,
+        split.under_filled + more,
+        rest - to_compute - to_memory,
     )

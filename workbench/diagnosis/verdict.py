@@ -29,6 +29,9 @@ class Verdict:
         """In one word: a class, `a+b` for a pair in alphabetical order, or `inconclusive`."""
         return _AND.join(sorted(self.pair)) if self.pair is not None else self.name
 
+    def __str__(self) -> str:
+        return f"{self.label}: {self.reason}"
+
 
 def labels(shares: dict[str, Any]) -> NDArray[np.str_]:
     """The rule, for one set of shares or for many draws: str[draws], a class, `a+b` for a pair, or `inconclusive`.

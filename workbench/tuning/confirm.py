@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
+from workbench.analysis.thresholds import LARGE_SHARE
 from workbench.capture.model import sha256
 from workbench.capture.resolve import Activity
 from workbench.config import RunConfig
 from workbench.diagnosis.interventional import (
+    EXCLUSION,
     TOLERANCE,
     Intervention,
     InterventionalShare,
@@ -23,12 +28,14 @@ from workbench.diagnosis.levers import Lever, Situation, lever, situation_of
 from workbench.diagnosis.levers.entry import laid_over
 from workbench.diagnosis.prediction.formula import Unpredictable
 from workbench.diagnosis.shares import CLASSES
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, WorkbenchError
 from workbench.runs.reader import RunFolder
+from workbench.tuning.confirmation import ConfirmationRecord, Step, Trial
 from workbench.tuning.executors import Executor
-from workbench.tuning.experiment import Experiment, try_levers
+from workbench.tuning.experiment import Experiment, Trials, try_levers
 from workbench.tuning.metric import latency
 from workbench.tuning.rounds import Progress, Settings
+from workbench.tuning.store import save_blocks
 
 CONFIRMED: Final = "confirmed"
 REFUTED: Final = "refuted"
@@ -39,43 +46,6 @@ FEWER_BYTES: Final = ("int8-weights", "float16")
 """Levers that must help where memory is the limit: they show it, but no share follows from them (`by_exclusion`)."""
 
 _ON_DEVICE: Final = {"binding": "device"}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A lever that was tried, and the share that follows from it, if any."""
-
-    experiment: Experiment
-    share: InterventionalShare | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """One class put to the test. share: of the class, None where it could not be had; `why` says all of it.
-
-    must_help, must_not: the levers that were tried.
-    """
-
-    share: str
-    outcome: str
-    why: str
-    found: InterventionalShare | None = None
-    must_help: list[Trial] = field(default_factory=list)
-    must_not: list[Trial] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """A verdict and what the interventions say of it.
-
-    verdict: as diagnosed. outcome: that of the class that holds most of T. confirmed: the class that the interventions
-    confirm, which after a refutation is another one; None where there is none. steps: in their order.
-    """
-
-    verdict: str
-    outcome: str
-    confirmed: str | None
-    steps: list[Step] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -97,23 +67,29 @@ def judge(found: InterventionalShare, must_not: Sequence[InterventionalShare]) -
     """An outcome and its reason, from shares.
 
     Confirmed when the class has a share beyond doubt, of at least what the trace gives it, less the class's tolerance,
-    while no control helps by more than its own traced share and tolerance. Refuted when the whole interval lies below
-    the traced share by more than the tolerance.
+    or large enough to name the run (`LARGE_SHARE`) whatever the trace says, while no control helps by more than its own
+    traced share and tolerance. Refuted when the whole interval lies below the traced share by more than the tolerance
+    and does not name the run. What is left after the other classes confirms nothing when it lies
+    above it by more: then it holds time, such as that of under-filled kernels, which none of their levers takes away.
     """
     tolerance = TOLERANCE[found.share]
     said = (
-        f"{found.lever} gives {found.share} {found.value:.2f} of T ({found.low:.2f} to {found.high:.2f}), "
-        f"the trace {found.traced:.2f}"
+        f"{found.lever} gives {found.share} {found.value:z.2f} of T ({found.low:z.2f} to "
+        f"{found.high:z.2f}), the trace {found.traced:.2f}"
     )
-    if found.high < found.traced - tolerance:
+    large = found.low >= LARGE_SHARE
+    if found.high < found.traced - tolerance and not large:
         return REFUTED, f"{said}, which is more than can be."
-    if found.low <= 0 or found.value < found.traced - tolerance:
+    if found.low <= 0 or (found.value < found.traced - tolerance and not large):
         return UNDECIDED, f"{said}: these rounds cannot tell."
     for control in must_not:
         if control.low > control.traced + TOLERANCE[control.share]:
-            return UNDECIDED, f"{said}, but {control.lever}, which must not help, gives {control.value:.2f}."
-    more = ": more than the trace says" if found.value > found.traced + tolerance else ""
-    return CONFIRMED, f"{said}{more}."
+            return UNDECIDED, f"{said}, but {control.lever}, which must not help, gives {control.value:z.2f}."
+    if found.lever == EXCLUSION and found.low > found.traced + tolerance:
+        return UNDECIDED, f"{said}: what is left holds more than this class, which no lever here took away."
+    off = found.value - found.traced
+    beside = f": {'more' if off > 0 else 'less'} than the trace says" if abs(off) > tolerance else ""
+    return CONFIRMED, f"{said}{beside}."
 
 
 def plan_for(share: str, situation: Situation) -> Plan | str:
@@ -158,85 +134,118 @@ def confirm(
     activity: Activity = "auto",
     progress: Progress = lambda name, share: None,
     cancelled: Event | None = None,
-) -> Confirmation:
-    """Put the verdict of a run to the test on the GPU at hand, and when it is refuted the next class.
+) -> ConfirmationRecord:
+    """Put the verdict of a run to the test on the GPU at hand: every class that it names, and when one is refuted the
+    next class.
 
-    folder: gets a folder for each class that was tried, with the runs. Each step records the base again, so that the
-    traced shares are those of this machine and moment. Raises `ConfigError` for a run that cannot be repeated: on a
-    CPU, imported, or whose model is gone or another one.
+    folder: gets a folder for each class that was tried, with the runs and `blocks.parquet`, and `confirmation.json`.
+    Each step records the base again, so that the traced shares are those of this machine and moment. progress: begins
+    anew with each class. Raises `ConfigError` for a run that cannot be repeated: on a CPU, imported, without traced
+    shares, or whose model is gone or another one; and what the base raises when it cannot run.
     """
-    _check_repeatable(run)
+    check_repeatable(run)
     situation = situation_of(run)
     diagnosis = situation.diagnosis
     assert diagnosis is not None
     stop = cancelled or Event()
+    attempt = partial(
+        try_levers, metrics=[latency()], executor=executor, settings=settings, activity=activity, cancelled=stop
+    )
     steps: list[Step] = []
+    named = diagnosis.verdict.pair or ()
     for share in _order(situation):
-        plan = plan_for(share, situation)
-        if isinstance(plan, str):
-            steps.append(Step(share, NOT_CONFIRMABLE, plan))
-            continue
-        base = RunConfig(**laid_over(situation.config.model_dump(exclude_unset=True), plan.base))
-        steps.append(_step(plan, base, folder / share, executor, settings, activity, progress, stop))
-        if steps[-1].outcome in (CONFIRMED, UNDECIDED) or stop.is_set():
+        try:
+            steps.append(_step(share, situation, folder / share, attempt, progress))
+        except WorkbenchError as error:
+            if not steps:
+                raise
+            steps.append(Step(share, UNDECIDED, str(error)))  # what the steps before it said still holds
+        refuted = steps[-1].outcome == REFUTED
+        pair_goes_on = steps[-1].outcome == CONFIRMED and len(steps) < len(named)
+        if stop.is_set() or not (refuted or pair_goes_on):
             break
-    confirmed = next((step.share for step in steps if step.outcome == CONFIRMED), None)
-    return Confirmation(diagnosis.verdict.label, steps[0].outcome, confirmed, steps)
+    outcomes = [step.outcome for step in steps[: max(len(named), 1)]]
+    record = ConfirmationRecord(
+        model=run.manifest.model.name,
+        model_sha256=run.manifest.model.sha256,
+        device=run.manifest.device.name,
+        verdict=diagnosis.verdict.label,
+        shares=diagnosis.shares,
+        outcome=next((outcome for outcome in outcomes if outcome != CONFIRMED), CONFIRMED),
+        confirmed=[step.share for step in steps if step.outcome == CONFIRMED],
+        steps=steps,
+        rounds=settings.rounds,
+        seed=settings.seed,
+        cancelled=stop.is_set(),
+        created_ns=time.time_ns(),
+    )
+    record.save(folder)
+    return record
 
 
 def _order(situation: Situation) -> list[str]:
-    """The classes from the largest traced share on; a share below the tolerance cannot be told from none."""
+    """The classes that the verdict names, then the others from the largest traced share on.
+
+    Another share below the tolerance cannot be told from none. Raises `ConfigError` where there are no shares.
+    """
     diagnosis = situation.diagnosis
     if diagnosis is None or diagnosis.pieces is None:
         raise ConfigError("The run has no traced shares to confirm: profile the model with its activity and nodes.")
     shares = diagnosis.pieces.shares()
-    return sorted((name for name in CLASSES if shares[name] > TOLERANCE[name]), key=lambda name: -float(shares[name]))
+    named = diagnosis.verdict.pair or ()
+    largest, *others = sorted(CLASSES, key=lambda name: (name not in named, -float(shares[name])))
+    return [largest, *(name for name in others if name in named or shares[name] > TOLERANCE[name])]
 
 
-def _step(
-    plan: Plan,
-    base: RunConfig,
-    folder: Path,
-    executor: Executor,
-    settings: Settings,
-    activity: Activity,
-    progress: Progress,
-    stop: Event,
-) -> Step:
-    seen: list[Situation] = []
+def _step(share: str, situation: Situation, folder: Path, attempt: Callable[..., Trials], progress: Progress) -> Step:
+    """One class put to the test, or why it cannot be. attempt: `try_levers` but for the base and the levers."""
+    plan = plan_for(share, situation)
+    if isinstance(plan, str):
+        return Step(share, NOT_CONFIRMABLE, plan)
+    # a session that fell back to the CPU would answer with the times of another device
+    base = _with(situation, {**plan.base, "allow_cpu": False}).config
     tried = [*([plan.test] if plan.test is not None else []), *plan.must_not]
+    seen: list[Situation] = []
 
-    def levers(situation: Situation) -> list[Lever]:
-        seen.append(situation)
+    def levers(measured: Situation) -> list[Lever]:
+        seen.append(measured)
         return [*(each.made() for each in tried), *(lever(name) for name in plan.helpers)]
 
-    found = try_levers(
-        base, levers, [latency()], folder, executor, settings, activity=activity, progress=progress, cancelled=stop
-    )
-    situation = seen[0]
-    trials = [_trial(each, experiment, situation) for each, experiment in zip(tried, found.experiments, strict=False)]
+    found = attempt(base, levers, folder=folder, progress=lambda text, done: progress(f"{share}: {text}", done))
+    save_blocks(folder, found.rounds.blocks)
+    shutil.rmtree(folder / "blocks", ignore_errors=True)
+    (measured,) = seen
+    trials = [_trial(each, experiment, measured) for each, experiment in zip(tried, found.experiments, strict=False)]
     own, controls = (trials[:1], trials[1:]) if plan.test is not None else ([], trials)
-    helped = [Trial(each) for each in found.experiments[len(tried) :]]
+    must_help = [*own, *(Trial(each) for each in found.experiments[len(tried) :])]
+    value, outcome, why = _outcome(plan, own, controls, measured)
+    return Step(share, outcome, why, value, must_help, controls, measured.device.name)
+
+
+def _outcome(
+    plan: Plan, own: Sequence[Trial], controls: Sequence[Trial], situation: Situation
+) -> tuple[InterventionalShare | None, str, str]:
+    """The share of the plan's class, the outcome and its reason."""
     shares = [each.share for each in controls if each.share is not None]
+    if own:
+        share = own[0].share
+        return (None, UNDECIDED, own[0].why) if share is None else (share, *judge(share, shares))
     try:
-        share = own[0].share if own else by_exclusion(plan.share, situation, shares)
+        left = by_exclusion(plan.share, situation, shares)
     except Unpredictable as error:
-        return Step(plan.share, UNDECIDED, str(error), None, helped, controls)
-    if share is None:
-        return Step(plan.share, UNDECIDED, own[0].experiment.why, None, own, controls)
-    outcome, why = judge(share, shares)
-    return Step(plan.share, outcome, why, share, [*own, *helped], controls)
+        return None, UNDECIDED, " ".join([str(error), *(each.why for each in controls if each.why)])
+    return left, *judge(left, shares)
 
 
 def _trial(intervention: Intervention, experiment: Experiment, situation: Situation) -> Trial:
-    found = experiment.comparison
-    if found is None or found.ratio is None or found.low is None or found.high is None:
-        return Trial(experiment)
+    """The share that an experiment gives; what failed, was not in force or changed the outputs gives none."""
+    trial = Trial(experiment, items=intervention.items)
+    if trial.counted is None or trial.ratio is None:
+        return replace(trial, why=f"{intervention.lever}: {experiment.why}")
     try:
-        ratios = (each / intervention.items for each in (found.ratio, found.low, found.high))
-        return Trial(experiment, share_of(intervention, situation, *ratios))
-    except Unpredictable:
-        return Trial(experiment)
+        return replace(trial, share=share_of(intervention, situation, *trial.ratio))
+    except Unpredictable as error:
+        return replace(trial, why=f"{intervention.lever}: {error}")
 
 
 def _why_not(intervention: Intervention, situation: Situation) -> str | None:
@@ -263,7 +272,8 @@ def _has(config: RunConfig, intervention: Intervention) -> bool:
     return RunConfig(**laid_over(config.model_dump(exclude_unset=True), intervention.against)) == config
 
 
-def _check_repeatable(run: RunFolder) -> None:
+def check_repeatable(run: RunFolder) -> None:
+    """Raise `ConfigError` for a run that says nothing of a GPU here, or whose model cannot be run again."""
     manifest = run.manifest
     if manifest.imported is not None:
         raise ConfigError("An imported capture says nothing of its model and options: profile the model here first.")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import onnx
 import pandas as pd
 
 from workbench.diagnosis.result import DiagnosedRun
 from workbench.runs.manifest import Manifest, PassInfo
-from workbench.runs.schema import TABLES
 
 EVERYTHING: Final = "everything"
 LATENCY_AND_NVML: Final = "latency and NVML"
@@ -30,10 +30,14 @@ _TRACERS: Final = ("cupti", "nsys")
 
 
 class Without:
-    """A run that lacks passes, as `diagnose` takes it. What the passes left is gone from every table."""
+    """A run that lacks passes, as `diagnose` takes it. What the passes left is gone from every table.
+
+    Each table is read whole and filtered once, which suits the few calls of a labelled run.
+    """
 
     def __init__(self, run: DiagnosedRun, taken: Sequence[str]) -> None:
         self._run, self._taken = run, tuple(taken)
+        self._tables: dict[str, pd.DataFrame] = {}
 
     @property
     def manifest(self) -> Manifest:
@@ -43,6 +47,8 @@ class Without:
             name: PassInfo(name=name, state="skipped", reason=_TAKEN) if name in self._taken else info
             for name, info in whole.passes.items()
         }
+        if "samples" in self._taken:  # device memory is NVML's to tell
+            passes = {name: info.model_copy(update={"peak_device_bytes": None}) for name, info in passes.items()}
         gone = {source for name in self._taken for source in _SOURCES.get(name, ())}
         if {"activity", "nodes"} <= set(self._taken):
             gone |= set(_TRACERS)
@@ -64,10 +70,9 @@ class Without:
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The table, or the columns chosen of it, without the rows of the passes that were taken away."""
-        if name in self._taken or "pass" not in TABLES[name].names:
-            whole = self._run.table(name, columns)
-            return whole.iloc[:0] if name in self._taken else whole
-        wanted = None if columns is None else list(dict.fromkeys(("pass", *columns)))
-        whole = self._run.table(name, wanted)
-        kept = whole[~whole["pass"].isin(self._taken)]
-        return kept if columns is None else kept[list(columns)]
+        if name not in self._tables:
+            whole = self._run.table(name)
+            kept = np.zeros(len(whole), np.bool_) if name in self._taken else ~whole["pass"].isin(self._taken)
+            self._tables[name] = whole if kept.all() else whole[kept]
+        found = self._tables[name]
+        return found if columns is None else found[list(columns)]

@@ -45,6 +45,55 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Times:
+    """The times of all groups, which the labels of each depend on. medians_ns: group → arm → round → nanoseconds.
+
+    spread: as in `LabelledSet`.
+    """
+
+    folder: Path
+    groups: tuple[Group, ...]
+    medians_ns: Mapping[str, Mapping[str, Mapping[int, float]]]
+    spread: float
+
+    @classmethod
+    def read(cls, folder: Path, known: Sequence[Group]) -> Times:
+        """Read the rounds that were recorded; raises `RunFolderError` where there are none."""
+        found = {
+            group.name: medians_ns(load_blocks(folder / ROUNDS / group.name))
+            for group in known
+            if (folder / ROUNDS / group.name / BLOCKS).is_file()
+        }
+        if not found:
+            raise RunFolderError(f"{folder} holds no labelled set: record one with `workbench validate --live`.")
+        return cls(folder, tuple(known), found, pooled_spread(list(found.values())))
+
+    @property
+    def lacking(self) -> list[str]:
+        """Cells of the set that were not recorded."""
+        every = [(group, arm) for group in self.groups for arm in group.cells]
+        return [cell_name(group.name, arm) for group, arm in every if not self._has(group, arm)]
+
+    def of(self, group: Group) -> Timed:
+        """The times that one group's labels depend on."""
+        medians = {**_more(group, self.groups, self.medians_ns), **self.medians_ns.get(group.name, {})}
+        return Timed(medians, USUAL_SPREAD if math.isnan(self.spread) else self.spread)
+
+    def cells(self, group: Group) -> list[Cell]:
+        """The recorded cells of one group, each diagnosed and labelled; raises `RunFolderError`."""
+        found, timed = [], self.of(group)
+        for arm in (arm for arm in group.cells if self._has(group, arm)):
+            name = cell_name(group.name, arm)
+            run = RunFolder(self.folder / RUNS / name)
+            situation = situation_of(run)
+            found.append(Cell(name, group, arm, run, situation, timed, label_of(group, arm, situation, timed)))
+        return found
+
+    def _has(self, group: Group, arm: str) -> bool:
+        return group.name in self.medians_ns and (self.folder / RUNS / cell_name(group.name, arm)).is_dir()
+
+
+@dataclass(frozen=True)
 class LabelledSet:
     """The cells that were recorded. spread: standard deviation of the logarithm of a ratio within a round, NaN where
     too few rounds were measured to know it; lacking: cells of the set that are not there.
@@ -57,31 +106,9 @@ class LabelledSet:
     @classmethod
     def open(cls, folder: Path, chosen: Sequence[Group] | None = None) -> LabelledSet:
         """Read what `record_set` left; raises `RunFolderError` where there is none of it."""
-        known = list(groups() if chosen is None else chosen)
-        times = {
-            group.name: medians_ns(load_blocks(folder / ROUNDS / group.name))
-            for group in known
-            if (folder / ROUNDS / group.name / BLOCKS).is_file()
-        }
-        if not times:
-            raise RunFolderError(f"{folder} holds no labelled set: record one with `workbench validate --live`.")
-        spread = pooled_spread(list(times.values()))
-        cells, lacking = [], []
-        for group in known:
-            timed = Timed(
-                {**_more(group, known, times), **times.get(group.name, {})},
-                USUAL_SPREAD if math.isnan(spread) else spread,
-            )
-            for arm in group.cells:
-                name = cell_name(group.name, arm)
-                if (folder / RUNS / name).is_dir() and group.name in times:
-                    run = RunFolder(folder / RUNS / name)
-                    situation = situation_of(run)
-                    label = label_of(group, arm, situation, timed)
-                    cells.append(Cell(name, group, arm, run, situation, timed, label))
-                else:
-                    lacking.append(name)
-        return cls(cells, spread, lacking)
+        times = Times.read(folder, groups() if chosen is None else chosen)
+        cells = [cell for group in times.groups for cell in times.cells(group)]
+        return cls(cells, times.spread, times.lacking)
 
 
 def _more(

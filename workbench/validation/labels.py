@@ -31,7 +31,8 @@ Shares = dict[str, Ratio]
 class Label:
     """What a cell is.
 
-    classes: one, or the two of a border. how: `construction`, `border` or `intervention`. accepted: whether the cell
+    classes: one, or the two of a border. how: `construction`, `border` or `intervention`; empty where the run lacks
+    what a label needs. accepted: whether the cell
     counts; `why` says why not. floors_ns: what each class needs at least. shares: interventional shares by class, with
     their intervals, as far as they were measured.
     """
@@ -46,8 +47,11 @@ class Label:
 
 def label_of(group: Group, arm: str, situation: Situation, timed: Timed) -> Label:
     """The label of one cell. situation: of its recorded run, of which only counted work and ceilings are used here."""
-    floors, shares = floors_ns(situation), interventional_shares(group, arm, situation, timed)
     expected = group.cells[arm]
+    if situation.diagnosis is None or situation.diagnosis.nodes is None:
+        unknown = "Its nodes were not recorded, so that its floors are not known."
+        return Label(tuple(expected.split("+")) if expected else (), "", False, unknown, {}, {})
+    floors, shares = floors_ns(situation), interventional_shares(group, arm, situation, timed)
     if expected is None:
         return _by_intervention(floors, shares)
     classes = tuple(expected.split("+"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from workbench.tuning.blocks import Block
 from workbench.tuning.metric import latency
@@ -43,7 +43,7 @@ class Timed:
         logs = _log_ratios(self.medians_ns, arm, base)
         if not len(logs):
             return None
-        middle, half = float(logs.mean()), stats.norm.ppf((1 + LEVEL) / 2) * self.spread / math.sqrt(len(logs))
+        middle, half = float(logs.mean()), NormalDist().inv_cdf((1 + LEVEL) / 2) * self.spread / math.sqrt(len(logs))
         return Ratio(math.exp(middle), math.exp(middle - half), math.exp(middle + half), len(logs))
 
     def median_ns(self, arm: str) -> float:

@@ -13,10 +13,12 @@ import pandas as pd
 from workbench.diagnosis.diagnosis import diagnose
 from workbench.diagnosis.levers import ranked
 from workbench.diagnosis.levers.catalogue import lever
+from workbench.diagnosis.levers.entry import Lever, laid_over
 from workbench.diagnosis.result import Diagnosis
 from workbench.diagnosis.shares import CLASSES
 from workbench.diagnosis.verdict import INCONCLUSIVE
 from workbench.validation.ablation import ABLATIONS, EVERYTHING, Without
+from workbench.validation.cells import ARMS
 from workbench.validation.labelled import Cell
 
 BINS: Final = 10
@@ -30,7 +32,13 @@ LEVER_OF: Final[Mapping[str, str]] = {
     "int8-weights": "int8-weights",
     "tf32-off": "tf32-off",
 }
-"""Arm → lever that makes it of a run with NumPy arrays; on the device it is against the arm `device`."""
+"""Arm → lever that may make it of another arm; whether it does is seen case by case, as most leave the binding."""
+
+
+JUDGED: Final = [
+    "cell", "family", "scored", "real", "how", "label", "sources", "verdict", "sub_cause", "confidence", "right",
+    "inconclusive",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,8 @@ class Scores:
 def judged(cells: Sequence[Cell]) -> pd.DataFrame:
     """One row per accepted cell and ablation.
 
-    Columns: cell, family, scored, real, how, label (`a+b` on a border), sources (of `ABLATIONS`), verdict, sub_cause,
-    confidence, right, inconclusive.
+    Columns: `JUDGED`; label is `a+b` on a border, sources one of `ABLATIONS`, confidence 0..1, right and inconclusive
+    bool.
     """
     rows = []
     for cell in cells:
@@ -79,7 +87,7 @@ def judged(cells: Sequence[Cell]) -> pd.DataFrame:
                     "inconclusive": is_inconclusive(verdict, cell.label.classes),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=JUDGED)
 
 
 def is_right(verdict: str, classes: Sequence[str]) -> bool:
@@ -144,13 +152,11 @@ def regret(cell: Cell) -> tuple[str, str, float] | None:
     Recommended is the first in the order of the diagnosis among those that were measured; where none is predicted to
     help, leaving all as it is. None where no lever was measured.
     """
-    base = cell.arm
     gains = {}
     for arm, name in LEVER_OF.items():
-        ratio = cell.timed.ratio(arm, base) if arm != base else None
-        if ratio is not None and (base == "numpy" or arm not in ("pinned",)):
+        ratio = cell.timed.ratio(arm, cell.arm) if _makes(lever(name), arm, cell) else None
+        if ratio is not None:
             gains[name] = 1 - ratio.value
-    gains = {name: gain for name, gain in gains.items() if lever(name).why_not(cell.situation) is None}
     if not gains:
         return None
     order = ranked(cell.situation, "latency", [lever(name) for name in gains])
@@ -158,6 +164,23 @@ def regret(cell: Cell) -> tuple[str, str, float] | None:
     best = max(gains, key=lambda name: gains[name])
     best, most = (best, gains[best]) if gains[best] > 0 else ("none", 0.0)
     return best, first, most - gains.get(first, 0.0)
+
+
+def regrets(cells: Sequence[Cell]) -> pd.DataFrame:
+    """`regret` of each cell on which a lever was measured.
+
+    Columns: cell, scored, best, first (names of levers, or `none`), regret (of T).
+    """
+    found = [(cell.name, cell.group.scored, each) for cell in cells if (each := regret(cell)) is not None]
+    rows = [(name, scored, *each) for name, scored, each in found]
+    return pd.DataFrame(rows, columns=["cell", "scored", "best", "first", "regret"])
+
+
+def _makes(made: Lever, arm: str, cell: Cell) -> bool:
+    """Whether a lever applies to a cell and turns its options into those of an arm, no more and no less."""
+    if arm == cell.arm or made.why_not(cell.situation) is not None:
+        return False
+    return laid_over(ARMS[cell.arm], made.changes_in(cell.situation)) == ARMS[arm]
 
 
 def _diagnosis(cell: Cell, taken: Sequence[str]) -> Diagnosis:

@@ -29,6 +29,12 @@ ARM_OF: Final[Mapping[str, str]] = {
 }
 """Lever of an intervention → the arm that has it and nothing else, over the arm `device`."""
 
+COMPARED: Final = [
+    "cell", "family", "scored", "share", "lever", "traced", "interventional", "low", "high", "rounds", "within",
+    "consistent",
+]  # fmt: skip
+CONFIRMED_COLUMNS: Final = ["cell", "label", "verdict", "lever", "outcome", "agrees", "why"]
+
 
 def measured(cell: Cell, intervention: Intervention) -> InterventionalShare | None:
     """The share that an intervention gave on one cell; None where its arm was not measured against this cell's own.
@@ -50,8 +56,8 @@ def measured(cell: Cell, intervention: Intervention) -> InterventionalShare | No
 def compared(cells: Sequence[Cell]) -> pd.DataFrame:
     """One row per cell and intervention that was measured on it.
 
-    Columns: cell, family, scored, share, lever, traced, interventional, low, high, rounds, within (of the tolerance of
-    the class; the point alone, without the interval).
+    Columns: `COMPARED`; shares are fractions of T, `low` and `high` the interval of the interventional one. within:
+    the two differ by no more than the tolerance of the class. consistent: some value of the interval does.
     """
     rows = []
     for cell in cells:
@@ -73,16 +79,17 @@ def compared(cells: Sequence[Cell]) -> pd.DataFrame:
                             "high": found.high,
                             "rounds": ratio.rounds if ratio is not None else 0,
                             "within": abs(found.traced - found.value) <= TOLERANCE[name],
+                            "consistent": found.agrees,
                         }
                     )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COMPARED)
 
 
 def confirmed(cells: Sequence[Cell]) -> pd.DataFrame:
     """What `confirm` says of each accepted cell of one class, from the recorded rounds.
 
-    Columns: cell, label, verdict, lever, outcome (`workbench.tuning.confirm`), agrees (confirmed where the verdict is
-    the label, and not where it is another), why.
+    Columns: `CONFIRMED_COLUMNS`. outcome: of `workbench.tuning.confirm`. agrees: confirmed where the verdict is the
+    label, and not where it is another; it means nothing where the cell is not confirmable.
     """
     rows = []
     for cell in cells:
@@ -100,7 +107,7 @@ def confirmed(cells: Sequence[Cell]) -> pd.DataFrame:
                 "why": why,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=CONFIRMED_COLUMNS)
 
 
 def _confirmed(cell: Cell) -> tuple[InterventionalShare | None, str, str]:
