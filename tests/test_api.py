@@ -43,8 +43,9 @@ def test_profiling_needs_no_library_of_what_is_drawn():
 def test_public_names_are_there_and_others_are_not():
     runs = {"Run", "RunConfig", "import_run", "load", "profile", "samples", "zoo", "__version__"}
     proof = {"Confirmation", "Validation", "confirm", "validate"}
-    tuning = {"OutputCheck", "Search", "Sweep", "Tuning", "experiment", "levers", "search", "sweep", "tune"}
-    assert set(wb.__all__) == runs | tuning | proof
+    tuning = {"OutputCheck", "Search", "Sweep", "Tuning", "experiment", "levers", "recorded", "search", "sweep", "tune"}
+    shown = {"explore", "lab", "monitor", "quiz"}
+    assert set(wb.__all__) == runs | tuning | proof | shown
     assert dir(wb) == wb.__all__
     for name in wb.__all__:
         assert getattr(wb, name) is not None

@@ -21,29 +21,32 @@ if TYPE_CHECKING:
         import_run,
         load,
         profile,
+        recorded,
         samples,
         search,
         sweep,
         tune,
         validate,
     )
+    from workbench.api.widgets import explore, lab, monitor, quiz
     from workbench.config import RunConfig
     from workbench.diagnosis.levers import levers
     from workbench.tuning.experiment import OutputCheck
 
 __all__ = [
     "Confirmation", "OutputCheck", "Run", "RunConfig", "Search", "Sweep", "Tuning", "Validation", "__version__",
-    "confirm", "experiment", "import_run", "levers", "load", "profile", "samples", "search", "sweep", "tune",
-    "validate", "zoo",
+    "confirm", "experiment", "explore", "import_run", "lab", "levers", "load", "monitor", "profile", "quiz", "recorded",
+    "samples", "search", "sweep", "tune", "validate", "zoo",
 ]  # fmt: skip
 
 _HOMES = {
     **dict.fromkeys(("Run", "import_run", "load", "profile", "samples"), "workbench.api.run"),
-    **dict.fromkeys(("Tuning", "experiment", "tune"), "workbench.api.tuning"),
+    **dict.fromkeys(("Tuning", "experiment", "recorded", "tune"), "workbench.api.tuning"),
     **dict.fromkeys(("Confirmation", "confirm"), "workbench.api.confirming"),
     **dict.fromkeys(("Search", "search"), "workbench.api.searching"),
     **dict.fromkeys(("Sweep", "sweep"), "workbench.api.sweeping"),
     **dict.fromkeys(("Validation", "validate"), "workbench.api.validating"),
+    **dict.fromkeys(("explore", "lab", "monitor", "quiz"), "workbench.api.widgets"),
     "OutputCheck": "workbench.tuning.experiment",
     "RunConfig": "workbench.config",
     "levers": "workbench.diagnosis.levers",

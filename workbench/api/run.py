@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import user_cache, zoo
 from workbench.analysis.work import count_work
+from workbench.api.display import Displayed, run_html
 from workbench.capture.record import DEFAULT_TIMEOUT_S, record
 from workbench.capture.resolve import Activity
 from workbench.config import RunConfig
@@ -37,7 +38,7 @@ RESNET50 = "resnet50"
 _LONGEST_NAME_BYTES = 160  # file systems take 255, of which the time and the mark of an unfinished folder need some
 
 
-class Run(RunFolder):
+class Run(RunFolder, Displayed):
     """An opened run: its tables as DataFrames, its diagnosis, its report."""
 
     @cached_property
@@ -86,16 +87,22 @@ class Run(RunFolder):
 
     @cached_property
     def figures(self) -> dict[str, go.Figure]:
-        """The report's figures by name: `shares`, `timeline`, `nodes`, `kernels`, `roofline`, `latency`, `samples`."""
+        """Figures by name: `shares`, `timeline`, `nodes`, `kernels`, `roofline`, `latency` and `samples` of the report,
+        `gaps` between device work, `counters` over time.
+        """
+        from workbench.report.notebook_pictures import notebook_pictures
         from workbench.report.pictures import pictures
 
-        return pictures(self, self.diagnosis)
+        return {**pictures(self, self.diagnosis), **notebook_pictures(self)}
 
     def summary(self) -> str:
         """The verdict for a terminal."""
         from workbench.report.text import summary
 
         return summary(self, self.diagnosis)
+
+    def _html(self) -> str:
+        return run_html(self)
 
 
 def profile(

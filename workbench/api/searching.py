@@ -21,6 +21,7 @@ from workbench.api.base import (
     ready,
     worth_trying,
 )
+from workbench.api.display import Displayed, search_html
 from workbench.api.run import Run, free_folder
 from workbench.api.tuning import BEST_FILE, Tuning, tune
 from workbench.capture.record import DEFAULT_TIMEOUT_S, TRACED_PASSES
@@ -48,7 +49,7 @@ BEST: Final = "best"
 CONFIRMATION: Final = "confirmation"
 
 
-class Search:
+class Search(Displayed):
     """A search that has ended, or a part of it: every trial is a run that can be opened and diagnosed."""
 
     def __init__(self, result: SearchResult, confirmation: Tuning | None) -> None:
@@ -86,6 +87,12 @@ class Search:
         from workbench.report.searched import search_summary
 
         return search_summary(self.result, self.confirmation.record if self.confirmation else None)
+
+    def _html(self) -> str:
+        return search_html(self)
+
+    def __repr__(self) -> str:
+        return f"<Search of {len(self.result.trials)} trials: {self.folder}>"
 
 
 def search(

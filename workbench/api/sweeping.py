@@ -8,6 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Final
 
 from workbench.api.base import Base, check_measurable, device_of, ready
+from workbench.api.display import Displayed, sweep_html
 from workbench.api.run import Run, free_folder
 from workbench.api.tuning import BEST_FILE
 from workbench.capture.record import DEFAULT_TIMEOUT_S
@@ -35,7 +36,7 @@ CLASS_PASSES: Final = ("activity", "nodes")
 """What the class of a cell takes: what the device did with all callers, and where its time went node by node."""
 
 
-class Sweep:
+class Sweep(Displayed):
     """A sweep, opened from its folder; read only."""
 
     def __init__(self, folder: str | Path) -> None:
@@ -87,6 +88,12 @@ class Sweep:
         from workbench.report.swept import sweep_summary
 
         return sweep_summary(self.cells, self.knee(), self.best(*constraints), constraints, self.device_kind)
+
+    def _html(self) -> str:
+        return sweep_html(self)
+
+    def __repr__(self) -> str:
+        return f"<Sweep of {len(self.cells)} cells: {self.folder}>"
 
     def report(self, path: str | Path, *constraints: str) -> Path:
         """Write the sweep as one HTML file that opens offline; raises `DiskFullError`."""

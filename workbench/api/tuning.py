@@ -11,6 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Final
 
 from workbench.api.base import AnyLever, Base, check_measurable, device_of, levers_of, ready, worth_trying
+from workbench.api.display import Displayed, tuning_html
 from workbench.api.run import Run, free_folder
 from workbench.capture.record import DEFAULT_TIMEOUT_S
 from workbench.capture.resolve import Activity
@@ -23,7 +24,7 @@ from workbench.tuning.executors import LocalExecutor
 from workbench.tuning.experiment import RUNS, Experiment, OutputCheck, try_levers
 from workbench.tuning.metric import cold_start, latency, memory, throughput
 from workbench.tuning.objective import Constraint, Objective
-from workbench.tuning.record import TuningRecord
+from workbench.tuning.record import RESULT, TuningRecord
 from workbench.tuning.rounds import Progress, Settings, block_for
 from workbench.tuning.store import load_blocks
 
@@ -31,12 +32,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+_RECORDED: Final = Path(__file__).parents[1] / "samples" / "experiments"
 BEST_FILE: Final = "best.yaml"
 """The best configuration, as `workbench profile --config` takes it."""
 _NO_PROGRESS: Final[Progress] = lambda name, share: None  # noqa: E731
 
 
-class Tuning:
+class Tuning(Displayed):
     """Experiments on one base, opened from their folder; read only."""
 
     def __init__(self, folder: str | Path) -> None:
@@ -89,6 +91,14 @@ class Tuning:
 
     def __repr__(self) -> str:
         return f"<Tuning of {self.record.model} on {self.record.device.name}: {self.folder}>"
+
+    def _html(self) -> str:
+        return tuning_html(self.record)
+
+
+def recorded() -> dict[str, Tuning]:
+    """The experiments recorded on a real GPU that ship with the package, by name; few of their runs are kept."""
+    return {path.name: Tuning(path) for path in sorted(_RECORDED.iterdir()) if (path / RESULT).is_file()}
 
 
 def experiment(

@@ -1,0 +1,1 @@
+"""Applications for a notebook over runs, figures and experiments; they need the extra `lab`."""
