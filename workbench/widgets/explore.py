@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -36,7 +35,6 @@ from workbench.widgets.timeline.widget import Picked, Timeline
 
 _TABS: Final = ("Nodes", "Kernels", "Roofline", "Longest kernels", "Clocks and counters", "Findings")
 _GAPS: Final = 50  # that "longest gap" goes through
-RESTS_S: Final = 0.15  # after the last movement of a gesture
 _MARGIN: Final = 0.04  # of a call, seen on either side of it
 
 
@@ -49,7 +47,6 @@ class Explorer(ipywidgets.VBox):
         self.findings: list[Finding] = [] if self.diagnosis is None else findings(run, self.diagnosis)
         self._matches: Callable[[str], bool] | None = None
         self._gap = self._finding = -1
-        self._due: asyncio.TimerHandle | None = None
         names = passes_of(run)
         self.shown = traced(run, names[0])
         kind = run.manifest.device.kind
@@ -144,7 +141,7 @@ class Explorer(ipywidgets.VBox):
     # how it is wired
 
     def _wire(self) -> None:
-        self.timeline.observe(lambda _: self._follow_later(), "view")
+        self.timeline.observe(lambda _: self._follow(), "view")
         self.timeline.on_pick(self._picked_mark)
         self.nodes.on_pick(lambda node: self.choose(Choice(node=node)))
         self.kernels.on_pick(lambda kernel: self.choose(Choice(kernel=kernel)))
@@ -171,17 +168,6 @@ class Explorer(ipywidgets.VBox):
         self.say("")
         self._light()
         self._follow()
-
-    def _follow_later(self) -> None:
-        """Recompute once the view has rested, so that the marks of a gesture do not wait for tables."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # nobody is dragging where no event loop runs
-            self._follow()
-            return
-        if self._due is not None:
-            self._due.cancel()
-        self._due = loop.call_later(RESTS_S, self._follow)
 
     def _follow(self) -> None:
         """Recompute what depends on the window in view."""
