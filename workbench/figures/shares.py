@@ -41,7 +41,9 @@ def shares_bar(shares: Mapping[str, float | None], latency_ns: float, device_kin
         )
     title = f"{holder(largest, device_kind)} {format_percent(known[largest])} of a {format_ns(latency_ns)} call"
     style(figure, title, height=150, left=0)
-    figure.update_layout(barmode="stack", bargap=0, margin={"r": 0, "b": 10}, legend_traceorder="normal")
+    # below the bar, where a second line of it covers nothing
+    below = {"traceorder": "normal", "y": -0.1, "yanchor": "top"}
+    figure.update_layout(barmode="stack", bargap=0, margin={"t": 40, "r": 0, "b": 58}, legend=below)
     figure.update_xaxes(range=[0, 100], visible=False)
     figure.update_yaxes(visible=False)
     return figure
