@@ -34,6 +34,7 @@ from workbench.widgets.timeline.marks import Lit, MarkSource
 from workbench.widgets.timeline.widget import Picked, Timeline
 
 _TABS: Final = ("Nodes", "Kernels", "Roofline", "Longest kernels", "Clocks and counters", "Findings")
+_NODES, _KERNELS = 0, 1
 _GAPS: Final = 50  # that "longest gap" goes through
 _MARGIN: Final = 0.04  # of a call, seen on either side of it
 
@@ -175,15 +176,21 @@ class Explorer(ipywidgets.VBox):
         self.summary.value = summary_html(self.shown, window, self._gaps)
         for part in self._built(Counters):
             part.mark(*window)
-        trace = self.shown.trace
+        self._fill()
+
+    def _fill(self) -> None:
+        """The table that is open, of the window in view; the other one has time until it is opened."""
+        trace, window, matches = self.shown.trace, self.timeline.view_ns, self._matches
         if trace is None:
             return
-        nodes, kernels = trace.node_table(*window), trace.kernel_table(*window)
-        if self._matches is not None:
-            nodes = nodes[matching_nodes(trace, self._matches)[nodes["node"]]]
-            kernels = kernels[matching_kernels(trace, self._matches)[kernels["kernel"]]]
-        self.nodes.show(nodes)
-        self.kernels.show(kernels)
+        if self.tabs.selected_index == _NODES:
+            nodes = trace.node_table(*window)
+            self.nodes.show(nodes if matches is None else nodes[matching_nodes(trace, matches)[nodes["node"]]])
+        elif self.tabs.selected_index == _KERNELS:
+            kernels = trace.kernel_table(*window)
+            self.kernels.show(
+                kernels if matches is None else kernels[matching_kernels(trace, matches)[kernels["kernel"]]]
+            )
 
     def _light(self) -> None:
         trace = self.shown.trace
@@ -196,9 +203,12 @@ class Explorer(ipywidgets.VBox):
             self.timeline.light(Lit.of(trace, *found, self._matches))
 
     def _build(self, tab: int) -> None:
-        """Make the figure of a tab when it is first opened: a hidden one would not know its width."""
+        """Fill the table of a tab; make its figure when it is first opened: a hidden one would not know its width."""
         place = self.tabs.children[tab]
-        if tab < 2 or place.children:
+        if tab in (_NODES, _KERNELS):
+            self._fill()
+            return
+        if place.children:
             return
         made: list[Callable[[], ipywidgets.Widget]] = [
             lambda: Roofline(self.run, self.diagnosis, self.shown.trace, lambda node: self.choose(Choice(node=node))),
@@ -232,8 +242,8 @@ class Explorer(ipywidgets.VBox):
         self.call.max = int(numbers.max()) if len(numbers) else 0
         self._gaps = gap_scale(self.shown, self.diagnosis)
         self._follow()
-        if not self.nodes.total and self.kernels.total:
-            self.tabs.selected_index = 1  # this pass knows no nodes
+        if self.shown.trace is not None and self.tabs.selected_index == _NODES and not self.nodes.total:
+            self.tabs.selected_index = _KERNELS  # this pass knows no nodes
 
 
 def diagnosis_of(run: RunFolder) -> Diagnosis | None:
